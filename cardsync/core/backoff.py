@@ -1,0 +1,41 @@
+"""How long to wait after a failure, and when to look again for what should show soon. Clock and jitter are arguments."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST_SECONDS: Final = 2.0
+LONGEST_SECONDS: Final = (
+    900.0  # a customer that failed is looked at four times an hour at the least: backed off, never forgotten
+)
+LARGEST_EXPONENT: Final = 10  # 2 s x 2**10 is past the longest wait already; keeps the power small whatever is counted
+
+# When to ask again for a card that a hint named and no list has shown yet, in seconds after the hint. Ottu does not document
+# how soon a new card shows; doubling finds a short lag soon and costs six calls for a hint that was never true.
+LOOKS_AFTER_HINT_SECONDS: Final = (3.0, 8.0, 20.0, 45.0, 80.0, 120.0)
+SOONEST_LOOK_SECONDS: Final = 0.5
+
+
+def after_failure(failures: int, *, jitter: float, retry_after_seconds: float | None = None) -> float:
+    """Return the seconds to wait after the ``failures``-th failure in a row (1, 2, ...).
+
+    ``jitter`` in [0, 1) spreads the wait over its upper half, so that what failed together does not return together.
+    A wait that the other side asked for is kept at the least.
+    """
+    assert failures >= 1
+    assert 0 <= jitter < 1
+    wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, LARGEST_EXPONENT))
+    return max(retry_after_seconds or 0.0, wait * (0.5 + jitter / 2))
+
+
+def next_look(hint_age_seconds: float, confirm_seconds: float) -> float:
+    """Return the seconds until a hinted card that is not listed yet is asked for again.
+
+    ``confirm_seconds`` is when waiting ends; the last look falls on it, never before. The schedule shrinks with it.
+    """
+    scale = confirm_seconds / LOOKS_AFTER_HINT_SECONDS[-1]
+    for look in LOOKS_AFTER_HINT_SECONDS:
+        wait = look * scale - hint_age_seconds
+        if wait > 0:
+            return max(SOONEST_LOOK_SECONDS, wait)
+    return SOONEST_LOOK_SECONDS

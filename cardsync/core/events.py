@@ -1,0 +1,215 @@
+"""From a body's bytes to an ``Event``: what a notification of Ottu's says that later work needs, and nothing
+else.
+
+Rules: a body is parsed once, and what was verified is what is read. ``parse`` refuses, ``read_event`` never
+does: Ottu sends a notification once, so an odd field costs that field, at worst the event's interest, never
+an exception. Nothing is kept of ``gateway_response``, ``pg_params``, e-mail, phone, address or names other
+than ``name_on_card``: an ``Event`` has no place for them. An event that is of no interest holds no card
+either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from cardsync.core.cards import (
+    AGREEMENT_ID_MAX,
+    Environment,
+    ListedCard,
+    is_customer_id,
+    is_storable,
+    read_card,
+)
+from cardsync.errors import MalformedBody, UnusableCard
+
+Kind = Literal["payment", "operation", "unknown"]
+IgnoredBecause = Literal[
+    "unknown kind", "operation event", "no card", "unusable token", "unusable customer id", "no environment"
+]
+
+SESSION_ID_MAX: Final = 128  # characters; Ottu's OpenAPI description, schema SchemaWebhook
+REFERENCE_NUMBER_MAX: Final = 128  # not bounded there; as order_no is
+WORD_MAX: Final = 32  # result, state and payment_type are single words of at most ten letters
+NESTING_MAX: Final = 64  # levels; Ottu's own payloads have about five, raw gateway data a few more
+
+# One of these says that a payment is spoken of. Without any, the payload is of a kind that we do not know.
+_SIGNS_OF_A_PAYMENT: Final = ("result", "state", "session_id", "token")
+
+
+class NumberLiteral(str):
+    """A JSON number as the text that was sent, which is what the signature covers: ``86.000`` stays
+    ``86.000``.
+
+    It prints bare inside a container, as a number does, because ottu-py signs an object by Python's text of
+    it. Never converted, so a number of a million digits costs nothing.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A notification, as far as it is kept; ``None`` means not said, or not sayable within the bounds.
+
+    ``ignored_because`` is ``None`` for the one kind of interest: a payment event that names the card of a
+    customer. It is otherwise one of a few fixed phrases, fit for a metric's label. Under the standard scheme
+    only ``reference_number``, ``result`` and ``state`` are signed: all the rest is a hint.
+    """
+
+    kind: Kind
+    ignored_because: IgnoredBecause | None
+    environment: Environment | None = None
+    customer_id: str | None = None
+    card: ListedCard | None = None
+    session_id: str | None = None
+    reference_number: str | None = None
+    result: str | None = None
+    state: str | None = None
+    payment_type: str | None = None
+    agreement_id: str | None = None
+
+
+def parse(body: bytes) -> dict[str, object]:
+    """Return the JSON object in ``body``, its numbers as ``NumberLiteral``; raise ``MalformedBody`` if it is
+    none.
+
+    UTF-8 without a byte order mark, no ``NaN`` or ``Infinity`` (not JSON, though Python reads them), at most
+    ``NESTING_MAX`` levels. Of a name given twice the last counts, for the signature as for the reading.
+    """
+    try:
+        payload = json.loads(
+            body.decode("utf-8"),
+            parse_int=NumberLiteral,
+            parse_float=NumberLiteral,
+            parse_constant=_refuse_constant,
+        )
+    except (ValueError, RecursionError):
+        raise MalformedBody("the body is not one JSON object in UTF-8") from None
+    if not isinstance(payload, dict):
+        raise MalformedBody("the body is JSON, but not an object")
+    if _is_nested_too_deep(payload):
+        raise MalformedBody(f"the body is nested more than {NESTING_MAX} levels deep")
+    return payload
+
+
+def body_hash(body: bytes) -> bytes:
+    """Return the 32 bytes (SHA-256) by which a duplicate is known: Ottu's notifications have no id.
+
+    Of the bytes, not of the meaning: taking two bodies that differ anywhere for one could lose a hint, and a
+    missed duplicate costs one more look at the same customer.
+    """
+    return hashlib.sha256(body).digest()
+
+
+def read_event(payload: Mapping[str, object]) -> Event:
+    """Read what ``parse`` returned; never raises, whatever the object holds.
+
+    The customer is ``token.customer_id``, which the subscription scheme signs; the top level's
+    ``customer_id``, which no scheme signs, counts only where the token names none (absent, null or empty, as
+    ottu-py reads it).
+    """
+    kind = _kind(payload)
+    environment = _environment(payload.get("is_sandbox"))
+    token = payload.get("token")
+    holder: Mapping[str, object] = token if isinstance(token, dict) else {}
+    customer_id = _customer_id(payload, holder)
+    card = _card(holder)
+    ignored_because = _why_ignored(kind, bool(holder), card, customer_id, environment)
+    agreement = payload.get("agreement")
+    return Event(
+        kind=kind,
+        ignored_because=ignored_because,
+        environment=environment,
+        customer_id=customer_id,
+        card=card if ignored_because is None else None,
+        session_id=_cut(payload.get("session_id"), SESSION_ID_MAX),
+        reference_number=_cut(payload.get("reference_number"), REFERENCE_NUMBER_MAX),
+        result=_cut(payload.get("result"), WORD_MAX),
+        state=_cut(payload.get("state"), WORD_MAX),
+        payment_type=_cut(payload.get("payment_type"), WORD_MAX),
+        agreement_id=_agreement_id(agreement.get("id")) if isinstance(agreement, dict) else None,
+    )
+
+
+def _kind(payload: Mapping[str, object]) -> Kind:
+    operation = payload.get("operation")
+    if operation is None or operation == "":
+        return "payment" if any(payload.get(name) is not None for name in _SIGNS_OF_A_PAYMENT) else "unknown"
+    is_a_word = isinstance(operation, str) and not isinstance(operation, NumberLiteral)
+    return "operation" if is_a_word else "unknown"
+
+
+def _why_ignored(
+    kind: Kind,
+    names_a_card: bool,
+    card: ListedCard | None,
+    customer_id: str | None,
+    environment: Environment | None,
+) -> IgnoredBecause | None:
+    if kind != "payment":
+        return "operation event" if kind == "operation" else "unknown kind"
+    if card is None:
+        return "unusable token" if names_a_card else "no card"
+    if customer_id is None:
+        return "unusable customer id"
+    return "no environment" if environment is None else None
+
+
+def _environment(is_sandbox: object) -> Environment | None:
+    """Only a boolean says it. Taking its absence for production was rejected: a sandbox card would be asked
+    for, and with ``OTTU_CARDS_API=unavailable`` believed, among the cards that are charged."""
+    if not isinstance(is_sandbox, bool):
+        return None
+    return "sandbox" if is_sandbox else "production"
+
+
+def _customer_id(payload: Mapping[str, object], token: Mapping[str, object]) -> str | None:
+    """The identifier exactly as sent: a cut one would be another customer. A number stands for its text."""
+    named = token.get("customer_id")
+    if named is None or named == "":
+        named = payload.get("customer_id")
+    return str(named) if is_customer_id(named) else None
+
+
+def _card(token: Mapping[str, object]) -> ListedCard | None:
+    """The card of a ``token`` object, numbers as texts; ``read_card`` masks a full card number."""
+    try:
+        return read_card({name: str(v) if isinstance(v, str) else v for name, v in token.items()})
+    except UnusableCard:
+        return None
+
+
+def _agreement_id(value: object) -> str | None:
+    """The agreement's identifier, exactly as sent or not at all: a cut one would be another agreement."""
+    usable = isinstance(value, str) and 0 < len(value) <= AGREEMENT_ID_MAX and is_storable(value)
+    return str(value) if usable else None
+
+
+def _cut(value: object, length: int) -> str | None:
+    """A text for people and logs, cut to ``length`` characters; a number stands for its text."""
+    if not isinstance(value, str) or not value:
+        return None
+    text = str(value[:length])
+    return text if is_storable(text) else None
+
+
+def _refuse_constant(_name: str) -> object:
+    raise ValueError("not JSON")
+
+
+def _is_nested_too_deep(payload: dict[str, object]) -> bool:
+    """Level by level, so that no depth is too deep to be measured."""
+    level: list[dict[str, object] | list[object]] = [payload]
+    for _ in range(NESTING_MAX):
+        groups = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for group in groups for child in group if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True

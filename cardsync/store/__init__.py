@@ -1,0 +1,5 @@
+"""All SQL. Every function takes an open connection, inside the caller's transaction, and never commits.
+
+What leaves this room is a frozen dataclass or a plain value, never a row. Writes that settle something stand under a
+guard (``WHERE id AND state``); that no row matched is an outcome with a name.
+"""

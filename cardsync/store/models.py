@@ -1,0 +1,252 @@
+"""The private tables, as the migrations leave them (``alembic check`` keeps the two equal).
+
+One sequence, ``observation_no``, numbers everything that tells something about a customer's cards, in the order in which it
+was *asked for or received*: hints, lists, deletes. "Asked for after the last evidence" is then a comparison of two integers,
+and no clock is trusted with it.
+
+Check constraints stand in the migrations, with their reasons; here is what statements are built from.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from sqlalchemy import BigInteger, Date, ForeignKey, Identity, Index, Integer, SmallInteger, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from cardsync.db import SCHEMA
+
+NOW = text("clock_timestamp()")
+NEXT_NO = text(f"nextval('{SCHEMA}.observation_no'::regclass)")
+
+
+class Base(DeclarativeBase):
+    """The metadata of the schema ``cardsync``."""
+
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's own protocol)
+        str: Text,
+        bytes: BYTEA,
+        int: BigInteger,
+        dt.datetime: TIMESTAMP(timezone=True),
+        dt.date: Date,
+        list[str]: ARRAY(Text),
+        dict[str, Any]: JSONB,
+    }
+    __table_args__: Any = {"schema": SCHEMA}  # noqa: RUF012
+
+
+class EventRow(Base):
+    """The inbox: one row for each authentic notification; while ``pending``, the row is the job."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("events_body_hash_key", "body_hash", unique=True),
+        Index("events_pending", "due_at", postgresql_where=text("status = 'pending'")),
+        Index("events_failed", "received_at", postgresql_where=text("status = 'failed'")),
+        Index("events_customer", "environment", "customer_id", "evidence_no"),
+        Index("events_received_at", "received_at"),
+        {"schema": SCHEMA},
+    )
+
+    event_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    evidence_no: Mapped[int] = mapped_column(server_default=NEXT_NO)
+    body_hash: Mapped[bytes]
+    received_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    status: Mapped[str]
+    kind: Mapped[str]
+    ignored_because: Mapped[str | None]
+    environment: Mapped[str | None]
+    customer_id: Mapped[str | None]
+    session_id: Mapped[str | None]
+    reference_number: Mapped[str | None]
+    result: Mapped[str | None]
+    state: Mapped[str | None]
+    payment_type: Mapped[str | None]
+    agreement_id: Mapped[str | None]
+    scheme: Mapped[str]
+    key_id: Mapped[str]
+    token: Mapped[str | None]
+    facts: Mapped[dict[str, Any] | None]
+    card_id: Mapped[uuid.UUID | None]
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    due_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    settled_at: Mapped[dt.datetime | None]
+    last_error: Mapped[str | None]
+
+
+class CustomerRow(Base):
+    """One customer in one environment, and the level-triggered fact "may differ from Ottu since ..."."""
+
+    __tablename__ = "customers"
+    __table_args__ = (
+        Index("customers_identity", "environment", "customer_id", unique=True),
+        Index("customers_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index(
+            "customers_stalest",
+            text("reconciled_at NULLS FIRST"),
+            "id",
+            postgresql_where=text("due_at IS NULL"),
+        ),
+        Index("customers_held", "id", postgresql_where=text("removals_held")),
+        {"schema": SCHEMA},
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    environment: Mapped[str]
+    customer_id: Mapped[str]
+    first_seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    dirty_no: Mapped[int] = mapped_column(server_default=text("0"))
+    dirty_since: Mapped[dt.datetime | None]
+    due_at: Mapped[dt.datetime | None]
+    lane: Mapped[str | None]
+    rung_at: Mapped[dt.datetime | None]
+    ticket_no: Mapped[int | None]
+    asked_at: Mapped[dt.datetime | None]
+    lease_until: Mapped[dt.datetime | None]
+    applied_no: Mapped[int] = mapped_column(server_default=text("0"))
+    reconciled_at: Mapped[dt.datetime | None]
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    last_error: Mapped[str | None]
+    removals_held: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class CardRow(Base):
+    """A card in all its lives. ``token`` is erased when it is removed; the keyed fingerprint recognises it again."""
+
+    __tablename__ = "cards"
+    __table_args__ = (
+        Index("cards_identity", "customer", "fingerprint", unique=True),
+        Index("cards_fingerprint", "fingerprint"),
+        {"schema": SCHEMA},
+    )
+
+    card_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    customer: Mapped[int] = mapped_column(ForeignKey(f"{SCHEMA}.customers.id", name="cards_customer_fkey"))
+    fingerprint: Mapped[bytes]
+    token: Mapped[str | None]
+    status: Mapped[str]
+    life: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    pg_code: Mapped[str | None]
+    pg_name: Mapped[str | None]
+    brand: Mapped[str | None]
+    number: Mapped[str | None]
+    last4: Mapped[str | None]
+    expiry_month: Mapped[str | None]
+    expiry_year: Mapped[str | None]
+    expires_on: Mapped[dt.date | None]
+    is_expired: Mapped[bool | None]
+    is_preferred: Mapped[bool | None]
+    cvv_required: Mapped[bool | None]
+    agreements: Mapped[list[str]] = mapped_column(server_default=text("'{}'::text[]"))
+    name_on_card: Mapped[str | None]
+    first_seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    confirmed_at: Mapped[dt.datetime | None]
+    removed_at: Mapped[dt.datetime | None]
+    removed_because: Mapped[str | None]
+    awaited_no: Mapped[int | None]
+    awaited_at: Mapped[dt.datetime | None]
+    cause: Mapped[str]
+
+
+class AgreementRow(Base):
+    """Which card an agreement is charged to: one at a time (Ottu's documentation), here by primary key."""
+
+    __tablename__ = "agreements"
+    __table_args__ = (Index("agreements_card", "card_id"), {"schema": SCHEMA})
+
+    environment: Mapped[str] = mapped_column(primary_key=True)
+    agreement_id: Mapped[str] = mapped_column(primary_key=True)
+    card_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey(f"{SCHEMA}.cards.card_id", name="agreements_card_fkey", ondelete="CASCADE")
+    )
+    since_no: Mapped[int]
+
+
+class CardChangeRow(Base):
+    """The feed, written by a deferred trigger on ``cards`` alone: at commit, in commit order, without gaps."""
+
+    __tablename__ = "card_changes"
+    __table_args__ = (Index("card_changes_card", "card_id", "seq"), {"schema": SCHEMA})
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    card_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(f"{SCHEMA}.cards.card_id", name="card_changes_card_fkey"))
+    customer: Mapped[int] = mapped_column(ForeignKey(f"{SCHEMA}.customers.id", name="card_changes_customer_fkey"))
+    change: Mapped[str]
+    fields: Mapped[list[str]]
+    cause: Mapped[str]
+
+
+class FeedHeadRow(Base):
+    """The feed's last number: one row, locked only while a transaction commits."""
+
+    __tablename__ = "feed_head"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    seq: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class ObservationRow(Base):
+    """One list of Ottu's that was asked for, and what became of it."""
+
+    __tablename__ = "observations"
+    __table_args__ = (
+        Index("observations_customer", "customer", "observation_no"),
+        Index("observations_asked_at", "asked_at"),
+        {"schema": SCHEMA},
+    )
+
+    observation_no: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    customer: Mapped[int] = mapped_column(ForeignKey(f"{SCHEMA}.customers.id", name="observations_customer_fkey"))
+    lane: Mapped[str]
+    asked_at: Mapped[dt.datetime]
+    finished_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    outcome: Mapped[str]
+    calls: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    listed: Mapped[int | None] = mapped_column(Integer)
+    changed: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    removed: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    suspicious: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+
+class CallMinuteRow(Base):
+    """The calls made to Ottu, counted before each is made, a row for each minute and lane."""
+
+    __tablename__ = "call_minutes"
+
+    minute: Mapped[dt.datetime] = mapped_column(primary_key=True)
+    lane: Mapped[str] = mapped_column(primary_key=True)
+    calls: Mapped[int] = mapped_column(Integer)
+
+
+class GateRow(Base):
+    """One row of shared state: the gate before Ottu, the brake on removals, the pace of sweeps, the secret's check."""
+
+    __tablename__ = "gate"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    paused_until: Mapped[dt.datetime | None]
+    paused_because: Mapped[str | None]
+    swept_at: Mapped[dt.datetime | None]
+    pass_started_at: Mapped[dt.datetime | None]
+    pass_cards: Mapped[int] = mapped_column(server_default=text("0"))
+    pass_removed: Mapped[int] = mapped_column(server_default=text("0"))
+    brake_engaged_at: Mapped[dt.datetime | None]
+    secret_check: Mapped[bytes | None]
+
+
+class ApiKeyRow(Base):
+    """An internal service's key: only its SHA-256 is kept (the key has 256 random bits, so a slow hash would add nothing)."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index("api_keys_hash_key", "key_hash", unique=True), {"schema": SCHEMA})
+
+    key_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    name: Mapped[str]
+    key_hash: Mapped[bytes]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    revoked_at: Mapped[dt.datetime | None]
