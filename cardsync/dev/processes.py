@@ -1,0 +1,84 @@
+"""The machine's process table, as far as the embedded servers need it.
+
+Rules: a process is recognised by its name *and* its working directory, never by an id from a file alone,
+because ids are given out again. A zombie counts as gone: where process 1 reaps nobody (containers), orphans
+stay zombies for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil
+from psutil import Process
+
+from cardsync.dev.errors import ServiceError
+
+KILL_SECONDS: Final = (
+    20.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
+)
+POLL_SECONDS: Final = 0.01
+
+
+def working_in(directory: Path, names: frozenset[str]) -> list[Process]:
+    """Return the processes of these names that work in ``directory``; not the shell that stands there."""
+    here = str(directory.resolve())
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() in names and process.cwd() == here:
+                found.append(process)
+    return found
+
+
+def descendants(pid: int) -> list[Process]:
+    """Return the process and all that descend from it, parents first; nothing if it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head = Process(pid)
+        return [head, *head.children(recursive=True)]
+    return []
+
+
+def parent_id(process: Process) -> int | None:
+    """Return the id of the parent, or None if the process is gone."""
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def send(process: Process, number: int) -> None:
+    """Send a signal; one that is gone has no use for it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def end(processes: list[Process], *, patience_seconds: float) -> None:
+    """Wait for the processes to end by themselves; kill the rest. Raises ``ServiceError`` if that fails."""
+    for process in processes:
+        send(process, signal.SIGCONT)
+    left = _wait(processes, patience_seconds)
+    for process in left:
+        send(process, signal.SIGKILL)
+    if left := _wait(left, KILL_SECONDS):
+        raise ServiceError(f"processes do not end: {sorted(p.pid for p in left)}")
+
+
+def _wait(processes: list[Process], seconds: float) -> list[Process]:
+    deadline = time.monotonic() + seconds
+    left = [p for p in processes if not _is_gone(p)]
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        left = [p for p in left if not _is_gone(p)]
+    return left
+
+
+def _is_gone(process: Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,278 @@
+"""A server that we run out of one directory: started, stopped, frozen, killed, recovered after a kill.
+
+The promise: whoever holds the directory's lock owns every server process that runs in it. A start therefore
+first ends what an earlier, killed run left behind, and a second start at the same time is refused with a
+clear error.
+
+Rules: the server listens on 127.0.0.1 only and always wants a password; the password never stands on a
+command line; its output goes to ``server.log``; a process is recognised by its name *and* its working
+directory, never by its id alone, because ids are given out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+from psutil import Process
+
+from cardsync.dev.errors import DirectoryInUse, ServiceError
+from cardsync.dev.ports import free_port, is_free
+from cardsync.dev.processes import descendants, end, parent_id, send, working_in
+
+READY_SECONDS: Final = 60.0  # a crash recovery on a slow disk takes long; a healthy start takes 0.1 s
+STOP_SECONDS: Final = 20.0  # a fast shutdown writes a checkpoint; after this the server is killed
+ORPHAN_SECONDS: Final = 5.0  # a server's children end by themselves when they see that it is gone
+POLL_SECONDS: Final = 0.02
+LOG_TAIL_LINES: Final = 15
+LOG_TAIL_BYTES: Final = 16_384
+
+
+class Service(ABC):
+    """One embedded server and its directory; a context manager; ``start`` may follow ``stop`` or ``kill``.
+
+    Once chosen, a port stays: the URL survives ``kill`` and ``start``, and a later run too while nobody else
+    took it.
+    """
+
+    program: ClassVar[str]  # the server's name in messages
+    process_names: ClassVar[frozenset[str]]  # what the kernel calls its processes
+    stop_signal: ClassVar[int] = signal.SIGTERM
+
+    def __init__(self, directory: Path, *, port: int | None = None) -> None:
+        self.directory = directory.absolute()
+        self.log_path = self.directory / "server.log"
+        self._wanted_port = port
+        self._port: int | None = None
+        self._password: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    # What a kind of server has of its own.
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make what the server needs before it can start; called under the lock, after the recovery."""
+
+    @abstractmethod
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        """Start the server, its output to the descriptor ``log``."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Tell whether the server answers one who knows the password."""
+
+    @abstractmethod
+    def _data_directory(self) -> Path | None:
+        """Where its processes have their working directory, or None if there is no such place yet."""
+
+    # What all have in common.
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1. Raises ``ServiceError`` before the first start."""
+        if self._port is None:
+            raise ServiceError(f"{self.program} was never started: it has no port yet")
+        return self._port
+
+    @property
+    def password(self) -> str:
+        """The generated password, as kept in the directory (mode 0600)."""
+        if self._password is None:
+            raise ServiceError(f"{self.program} was never started: it has no password yet")
+        return self._password
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the running server, else None."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self) -> Self:
+        """Start, and return once the server answers. Raises ``ServiceError``; then nothing runs."""
+        if self.pid is not None:
+            return self
+        self._acquire()
+        try:
+            self._end_leftovers(self._data_directory())
+            self._password = _kept_text(self.directory / "password", lambda: secrets.token_urlsafe(24))
+            self._prepare()
+            self._port = self._choose_port()
+            write_private(self.directory / "port", str(self._port))
+            with self._fresh_log() as log:
+                self._process = self._launch(log)
+            self._wait_until_it_answers()
+        except OSError as error:
+            self._abandon()
+            raise ServiceError(f"{self.program} cannot be started in {self.directory}: {error}") from error
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Ask the server to end and return when it has; after 20 seconds it is killed. Idempotent."""
+        self._stop(self.stop_signal)
+
+    def kill(self) -> None:
+        """SIGKILL the server, as a crash would; return when it and its children are gone."""
+        self._abandon()
+
+    def pause(self) -> None:
+        """Freeze every process of the server (SIGSTOP): connections stay open and nobody answers."""
+        seen: set[int] = set()
+        while new := [
+            p for p in self._processes() if p.pid not in seen
+        ]:  # parents first, so none is born unseen
+            for process in new:
+                send(process, signal.SIGSTOP)
+                seen.add(process.pid)
+
+    def resume(self) -> None:
+        """Undo ``pause``."""
+        for process in self._processes():
+            send(process, signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _acquire(self) -> None:
+        if self._lock is not None:  # it died by itself: the lock is still ours
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ServiceError(f"{self.program} cannot use {self.directory}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise DirectoryInUse(
+                f"{self.program} already runs in {self.directory} (started by process {holder})"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        self._lock = descriptor
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _stop(self, number: int) -> None:
+        if self.pid is not None and self._process is not None:
+            self.resume()
+            self._process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """End whatever still runs, the hard way, and let go of the directory."""
+        try:
+            if self._process is not None:
+                family = self._processes()[1:]
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+                end(family, patience_seconds=ORPHAN_SECONDS)
+        finally:
+            self._release()
+
+    def _processes(self) -> list[Process]:
+        """The server and its children, the oldest first."""
+        return [] if self.pid is None else descendants(self.pid)
+
+    def _end_leftovers(self, directory: Path | None) -> None:
+        """End what an earlier run left at work in that directory, politely where the server is alive."""
+        if directory is None or not directory.exists():
+            return
+        left = working_in(directory, self.process_names)
+        ids = {p.pid for p in left}
+        for process in left:
+            send(process, signal.SIGCONT)
+            if parent_id(process) not in ids:
+                send(process, self.stop_signal)
+        end(left, patience_seconds=STOP_SECONDS)
+
+    def _choose_port(self) -> int:
+        if self._wanted_port is not None:
+            if not is_free(self._wanted_port):
+                raise ServiceError(
+                    f"{self.program} cannot use port {self._wanted_port}: something else listens there"
+                )
+            return self._wanted_port
+        last = self._port or _number_in(self.directory / "port")
+        return last if last is not None and is_free(last) else free_port()
+
+    @contextlib.contextmanager
+    def _fresh_log(self) -> Iterator[int]:
+        """Open the log of this start; the one before it is kept as ``server.log.1``, older ones are not."""
+        with contextlib.suppress(FileNotFoundError):
+            self.log_path.replace(self.log_path.with_name("server.log.1"))
+        log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            yield log
+        finally:
+            os.close(log)
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._answers():
+            if self.pid is None:
+                raise ServiceError(f"{self.program} ended while it started; {self._log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"{self.program} did not answer within {READY_SECONDS:.0f} s; {self._log_tail()}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _log_tail(self) -> str:
+        lines = tail(self.log_path)
+        return f"the last lines of {self.log_path}:\n{lines}" if lines else f"{self.log_path} is empty"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 all at once: a reader sees the old text or the new, a crash or not."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def tail(path: Path) -> str:
+    """Return the last lines of a log, bounded in lines and bytes; nothing if there is no such file."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+    return ""
+
+
+def _kept_text(path: Path, make: Callable[[], str]) -> str:
+    if not path.exists():
+        write_private(path, make())
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,263 @@
+"""``reconcile``: ticket, call, believe once.
+
+A short transaction takes the ticket, numbered after all evidence so far. Ottu is asked with no transaction open. A short
+transaction applies the answer, only if the ticket still stands: a stale answer never overwrites a fresh one. An answer that is
+not a believable list changes nothing but the date of the next attempt.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from cardsync import metrics
+from cardsync.core import diff
+from cardsync.core.backoff import after_failure
+from cardsync.core.cards import CardFacts, Environment, ListedCard
+from cardsync.errors import (
+    CardsyncError,
+    CredentialsRefused,
+    OttuThrottled,
+    Superseded,
+    Terminal,
+    Transient,
+)
+from cardsync.ottu import CardList
+from cardsync.settings import Settings
+from cardsync.store import agreements, cards, customers, gate, observations
+from cardsync.store.customers import Ticket
+
+log = structlog.get_logger(__name__)
+
+# While Ottu refuses our credentials no customer's attempt can succeed: one try in this time tells when they work again.
+CREDENTIALS_PAUSE_SECONDS: Final = 20.0
+# A 429 without ``Retry-After``: long enough to be heard, short enough to be forgotten.
+THROTTLED_PAUSE_SECONDS: Final = 5.0
+APPLY_SECONDS: Final = 20.0  # what the lease leaves for applying, beyond the calls themselves
+
+Outcome = Literal["unchanged", "changed", "not_due", "superseded", "failed", "paused"]
+
+
+class Lists(Protocol):
+    """What this story needs of Ottu."""
+
+    def list_cards(
+        self,
+        environment: Environment,
+        customer_id: str,
+        *,
+        deadline_seconds: float,
+        before_call: Callable[[], None],
+    ) -> CardList:
+        """Ask for all cards of a customer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilePolicy:
+    """The settings that this story goes by. ``pages_seconds`` bounds all pages of one list together."""
+
+    fingerprint_key: bytes
+    confirm_seconds: float
+    daily_calls: int
+    pages_seconds: float
+    brake_share: float
+    brake_floor: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> ReconcilePolicy:
+        """Take the policy from the settings."""
+        return cls(
+            fingerprint_key=settings.secret_bytes(),
+            confirm_seconds=settings.confirm_seconds,
+            daily_calls=settings.ottu_daily_calls,
+            pages_seconds=3 * settings.ottu_timeout_s,
+            brake_share=settings.removal_brake_share,
+            brake_floor=settings.removal_brake_floor,
+        )
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a ticket stands: all the calls may take, and the applying."""
+        return self.pages_seconds + APPLY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one reconciliation; ``again`` asks the caller to ring for the customer once more."""
+
+    outcome: Outcome
+    again: bool = False
+    error: str | None = None
+
+
+def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolicy, *, jitter: float) -> Result:
+    """Bring one customer's cards in line with Ottu's list, if the customer is due and nobody else is at it."""
+    began = time.monotonic()
+    with engine.begin() as connection:
+        ticket = customers.take_ticket(connection, customer, lease_seconds=policy.lease_seconds)
+    if ticket is None:
+        return Result("not_due")
+    calls = _Calls(engine, ticket, policy.daily_calls)
+    try:
+        answer = ottu.list_cards(
+            ticket.environment, ticket.customer_id, deadline_seconds=policy.pages_seconds, before_call=calls.spend
+        )
+        result = _believe(engine, ticket, answer, policy)
+    except Superseded as error:
+        result = Result("superseded", error=str(error))
+    except (Transient, Terminal) as error:
+        result = _postpone(engine, ticket, error, calls.made, jitter)
+    seconds = time.monotonic() - began
+    metrics.RECONCILIATIONS.labels(ticket.lane, result.outcome).inc()
+    metrics.RECONCILIATION_SECONDS.labels(result.outcome).observe(seconds)
+    log.info(
+        "reconciled",
+        customer=customer,
+        observation=ticket.number,
+        lane=ticket.lane,
+        outcome=result.outcome,
+        calls=calls.made,
+        error=result.error,
+        milliseconds=round(seconds * 1000),
+    )
+    return result
+
+
+class _Calls:
+    """Counts every call of one ticket against the budget, before it is made."""
+
+    def __init__(self, engine: Engine, ticket: Ticket, daily_calls: int) -> None:
+        self._engine, self._ticket, self._daily_calls = engine, ticket, daily_calls
+        self.made = 0
+
+    def spend(self) -> None:
+        with self._engine.begin() as connection:
+            gate.spend_call(connection, self._ticket.lane, daily_calls=self._daily_calls)
+        self.made += 1
+
+
+def _believe(engine: Engine, ticket: Ticket, answer: CardList, policy: ReconcilePolicy) -> Result:
+    """Apply a complete list under the ticket, in one transaction. Raises ``Superseded`` if the ticket stands no more."""
+    remote = [_remote(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
+    with engine.begin() as connection:
+        customers.hold(connection, ticket)
+        local = cards.of_customer(connection, ticket.customer, [r.fingerprint for r in remote])
+        plan = _plan_under_the_brake(connection, ticket, local, remote, policy)
+        elsewhere = bool(plan.suspicious) and cards.known_elsewhere(connection, plan.suspicious)
+        ids = cards.apply(connection, ticket.customer, plan, confirmed_at=ticket.asked_at, cause=ticket.lane)
+        _link_agreements(connection, ticket, plan, local, remote, ids)
+        again = customers.settle(
+            connection, ticket, look_again_seconds=plan.look_again_seconds, removals_held=bool(plan.held)
+        )
+        outcome: Outcome = "changed" if plan.writes else "unchanged"
+        observations.record(
+            connection,
+            ticket,
+            outcome=outcome,
+            calls=answer.calls,
+            listed=len(remote),
+            changed=plan.writes,
+            removed=len(plan.removed) + len(plan.proved),
+            suspicious=len(plan.suspicious),
+        )
+    _tell(ticket, plan, elsewhere)
+    return Result(outcome, again=again)
+
+
+def _remote(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
+    facts = card.facts.over(CardFacts(agreements=()))  # a card that names no agreement serves none
+    return diff.RemoteCard(card.token.fingerprint(key, environment), card.token, facts)
+
+
+def _plan_under_the_brake(
+    connection: Connection,
+    ticket: Ticket,
+    local: list[diff.LocalCard],
+    remote: list[diff.RemoteCard],
+    policy: ReconcilePolicy,
+) -> diff.Plan:
+    observation = diff.Observation(ticket.number, ticket.asked_at)
+    plan = diff.plan(local, remote, observation, confirm_seconds=policy.confirm_seconds)
+    allowed = gate.may_remove(
+        connection,
+        len(plan.removed),
+        sweeping=ticket.lane == "sweep",
+        share=policy.brake_share,
+        floor=policy.brake_floor,
+    )
+    if allowed:
+        return plan
+    return diff.plan(local, remote, observation, confirm_seconds=policy.confirm_seconds, removals_allowed=False)
+
+
+def _link_agreements(
+    connection: Connection,
+    ticket: Ticket,
+    plan: diff.Plan,
+    local: list[diff.LocalCard],
+    remote: list[diff.RemoteCard],
+    ids: dict[bytes, uuid.UUID],
+) -> None:
+    before = {c.fingerprint: c.facts.agreements or () for c in local if c.status in ("active", "deleting")}
+    claims = [
+        agreements.Claims(ids[r.fingerprint], r.facts.agreements or (), before.get(r.fingerprint, ())) for r in remote
+    ]
+    agreements.apply(connection, ticket.environment, claims, [*plan.removed, *plan.proved], ticket.number)
+
+
+def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls: int, jitter: float) -> Result:
+    """Give the ticket back, due again later. Trouble that is everybody's closes the gate for everybody."""
+    counted = not isinstance(error, Transient) or error.called
+    retry_after = error.retry_after_seconds if isinstance(error, Transient) else None
+    wait = after_failure(ticket.failures + 1, jitter=jitter, retry_after_seconds=retry_after)
+    outcome: Outcome = "failed" if counted else "paused"
+    try:
+        with engine.begin() as connection:
+            if isinstance(error, CredentialsRefused):
+                gate.pause_calls(connection, seconds=CREDENTIALS_PAUSE_SECONDS, because="credentials refused")
+            elif isinstance(error, OttuThrottled):
+                gate.pause_calls(
+                    connection, seconds=retry_after or THROTTLED_PAUSE_SECONDS, because="throttled by Ottu"
+                )
+            customers.fail(connection, ticket, error=_named(error), wait_seconds=wait, counted=counted)
+            if calls:
+                observations.record(connection, ticket, outcome=type(error).__name__, calls=calls)
+    except Superseded as late:
+        return Result("superseded", error=str(late))
+    return Result(outcome, error=_named(error))
+
+
+def _named(error: CardsyncError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _tell(ticket: Ticket, plan: diff.Plan, elsewhere: bool) -> None:
+    """Count and log what was believed, after it is committed; by our own ids alone."""
+    for change, count in (
+        ("added", len(plan.added) + sum(1 for s in plan.shown if s.revive and s.was == "unconfirmed")),
+        ("returned", sum(1 for s in plan.shown if s.revive and s.was == "removed")),
+        ("updated", sum(1 for s in plan.shown if s.changed and not s.revive)),
+        ("removed", len(plan.removed) + len(plan.proved)),
+    ):
+        if count:
+            metrics.CARD_CHANGES.labels(change).inc(count)
+    if plan.held:
+        metrics.REMOVALS_HELD.inc(len(plan.held))
+        log.error("removals_held", customer=ticket.customer, observation=ticket.number, count=len(plan.held))
+    if plan.suspicious:
+        reason = "another_customers_card" if elsewhere else "not_listed"
+        metrics.SUSPICIOUS.labels(reason).inc(len(plan.suspicious))
+        log.warning(
+            "suspicious_hint",
+            customer=ticket.customer,
+            observation=ticket.number,
+            reason=reason,
+            card_ids=[str(c) for c in plan.suspicious],
+        )

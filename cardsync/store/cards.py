@@ -1,0 +1,183 @@
+"""Cards: what a hint notes, and what a plan writes. Whoever calls these holds the customer's row (``customers.touch``)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, text
+
+from cardsync.core.cards import CardFacts
+from cardsync.core.diff import LocalCard, Plan, RemoteCard, Shown, Status
+
+_FACTS: Final = tuple(f.name for f in fields(CardFacts))
+_FACT_COLUMNS: Final = ", ".join(_FACTS)
+_WRITTEN: Final = (*_FACTS, "last4", "expires_on")
+_WRITTEN_COLUMNS: Final = ", ".join(_WRITTEN)
+_WRITTEN_VALUES: Final = ", ".join(f":{name}" for name in _WRITTEN)
+_WRITTEN_SET: Final = ", ".join(f"{name} = :{name}" for name in _WRITTEN)
+
+
+def _written(facts: CardFacts) -> dict[str, Any]:
+    """The columns that hold a card's facts, with those that follow from them."""
+    values = {name: getattr(facts, name) for name in _FACTS}
+    values["agreements"] = list(facts.agreements or ())
+    return {**values, "last4": facts.last4, "expires_on": facts.expires_on}
+
+
+_KNOWN = text("SELECT card_id, status FROM cardsync.cards WHERE customer = :customer AND fingerprint = :fingerprint")
+
+
+def find(connection: Connection, customer: int, fingerprint: bytes) -> tuple[uuid.UUID, Status] | None:
+    """The customer's card of that token, in whatever state."""
+    row = connection.execute(_KNOWN, {"customer": customer, "fingerprint": fingerprint}).one_or_none()
+    return None if row is None else (row.card_id, row.status)
+
+
+# A removed card that a hint names again stays removed, and without its token, until a list shows it.
+_AWAIT = text(f"""
+    INSERT INTO cardsync.cards AS c
+        (customer, fingerprint, token, status, awaited_no, awaited_at, cause, {_WRITTEN_COLUMNS})
+    VALUES (:customer, :fingerprint, :token, 'unconfirmed', :evidence_no, :received_at, 'hint', {_WRITTEN_VALUES})
+    ON CONFLICT (customer, fingerprint) DO UPDATE
+    SET awaited_no = CASE WHEN c.awaited_no > excluded.awaited_no THEN c.awaited_no ELSE excluded.awaited_no END,
+        awaited_at = CASE WHEN c.awaited_no > excluded.awaited_no THEN c.awaited_at ELSE excluded.awaited_at END
+    RETURNING card_id
+""")
+
+
+def await_hinted(
+    connection: Connection,
+    customer: int,
+    remote: RemoteCard,
+    *,
+    evidence_no: int,
+    received_at: dt.datetime,
+) -> uuid.UUID:
+    """Note that a hint named this card: unconfirmed if it was unknown, awaited in any case. Nothing becomes active."""
+    parameters = {
+        "customer": customer,
+        "fingerprint": remote.fingerprint,
+        "token": remote.token.reveal(),
+        "evidence_no": evidence_no,
+        "received_at": received_at,
+        **_written(remote.facts),
+    }
+    card_id: uuid.UUID = connection.execute(_AWAIT, parameters).scalar_one()
+    return card_id
+
+
+_LOCAL = text(f"""
+    SELECT card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS}
+    FROM cardsync.cards
+    WHERE customer = :customer
+      AND (status <> 'removed' OR awaited_no IS NOT NULL OR fingerprint = ANY(:fingerprints))
+""")
+
+
+def of_customer(connection: Connection, customer: int, fingerprints: Iterable[bytes]) -> list[LocalCard]:
+    """All cards of a customer that a list can say something about: not removed, awaited, or with a listed fingerprint."""
+    rows = connection.execute(_LOCAL, {"customer": customer, "fingerprints": list(fingerprints)})
+    return [_local(row) for row in rows]
+
+
+def _local(row: Row[Any]) -> LocalCard:
+    facts = {name: getattr(row, name) for name in _FACTS}
+    return LocalCard(
+        card_id=row.card_id,
+        fingerprint=row.fingerprint,
+        status=row.status,
+        facts=CardFacts(**{**facts, "agreements": tuple(row.agreements)}),
+        awaited_no=row.awaited_no,
+        awaited_at=row.awaited_at,
+    )
+
+
+_ADD = text(f"""
+    INSERT INTO cardsync.cards (customer, fingerprint, token, status, confirmed_at, cause, {_WRITTEN_COLUMNS})
+    VALUES (:customer, :fingerprint, :token, 'active', cast(:confirmed_at AS timestamptz), :cause, {_WRITTEN_VALUES})
+    RETURNING card_id
+""")
+_SHOWN = text(f"""
+    UPDATE cardsync.cards
+    SET token = :token, {_WRITTEN_SET},
+        status = CASE WHEN :revive THEN 'active' ELSE status END,
+        life = life + CASE WHEN status = 'removed' THEN 1 ELSE 0 END,
+        confirmed_at = CASE WHEN :revive THEN cast(:confirmed_at AS timestamptz) ELSE confirmed_at END,
+        removed_at = NULL, removed_because = NULL,
+        awaited_no = CASE WHEN :answered THEN NULL ELSE awaited_no END,
+        awaited_at = CASE WHEN :answered THEN NULL ELSE awaited_at END,
+        cause = :cause
+    WHERE card_id = :card_id AND status = :was
+""")
+_ANSWERED = text("UPDATE cardsync.cards SET awaited_no = NULL, awaited_at = NULL WHERE card_id = ANY(:card_ids)")
+# The token goes in the statement that removes the card; of events, only those still open could hold it.
+_REMOVE = text("""
+    UPDATE cardsync.cards
+    SET status = 'removed', token = NULL, removed_at = clock_timestamp(), removed_because = :because, cause = :cause,
+        awaited_no = NULL, awaited_at = NULL
+    WHERE card_id = ANY(:card_ids) AND status = :was
+""")
+_DROP = text("DELETE FROM cardsync.cards WHERE card_id = ANY(:card_ids) AND status = 'unconfirmed'")
+
+
+def apply(
+    connection: Connection, customer: int, plan: Plan, *, confirmed_at: dt.datetime | None, cause: str
+) -> dict[bytes, uuid.UUID]:
+    """Write a plan; return the ids of the cards that it shows, by fingerprint. Only real differences write."""
+    shown_ids: dict[bytes, uuid.UUID] = {}
+    for remote in plan.added:
+        parameters = {
+            "customer": customer,
+            "fingerprint": remote.fingerprint,
+            "token": remote.token.reveal(),
+            "confirmed_at": confirmed_at,
+            "cause": cause,
+            **_written(remote.facts),
+        }
+        shown_ids[remote.fingerprint] = connection.execute(_ADD, parameters).scalar_one()
+    for shown in plan.shown:
+        shown_ids[shown.remote.fingerprint] = shown.card_id
+        if shown.revive or shown.changed:
+            connection.execute(_SHOWN, _shown_parameters(shown, confirmed_at, cause))
+    only_answered = [s.card_id for s in plan.shown if s.answered and not (s.revive or s.changed)]
+    _execute_for(connection, _ANSWERED, [*only_answered, *plan.lapsed])
+    _execute_for(connection, _REMOVE, plan.removed, because="absent", cause=cause, was="active")
+    _execute_for(connection, _REMOVE, plan.proved, because="requested", cause="deletion", was="deleting")
+    _execute_for(connection, _DROP, plan.dropped)
+    return shown_ids
+
+
+def _shown_parameters(shown: Shown, confirmed_at: dt.datetime | None, cause: str) -> dict[str, Any]:
+    return {
+        "card_id": shown.card_id,
+        "was": shown.was,
+        "token": shown.remote.token.reveal(),
+        "revive": shown.revive,
+        "answered": shown.answered,
+        "confirmed_at": confirmed_at,
+        "cause": cause,
+        **_written(shown.remote.facts),
+    }
+
+
+def _execute_for(connection: Connection, statement: Any, card_ids: Sequence[uuid.UUID], **parameters: Any) -> None:
+    if card_ids:
+        connection.execute(statement, {"card_ids": list(card_ids), **parameters})
+
+
+_ELSEWHERE = text("""
+    SELECT EXISTS (
+        SELECT 1 FROM cardsync.cards AS other
+        JOIN cardsync.cards AS this ON this.fingerprint = other.fingerprint AND this.customer <> other.customer
+        WHERE this.card_id = ANY(:card_ids) AND other.status IN ('active', 'deleting')
+    )
+""")
+
+
+def known_elsewhere(connection: Connection, card_ids: Sequence[uuid.UUID]) -> bool:
+    """Whether one of these cards' tokens is an active card of another customer."""
+    return bool(connection.execute(_ELSEWHERE, {"card_ids": list(card_ids)}).scalar_one())

@@ -1,0 +1,282 @@
+"""Customers: the fact "may differ from Ottu since ...", and the ticket that at most one process holds at a time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sqlalchemy import Connection, text
+
+from cardsync.core.cards import Environment
+from cardsync.errors import Superseded
+
+Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit"]
+
+LAST_ERROR_MAX: Final = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The right to ask Ottu once about one customer, and the number under which the answer may be believed."""
+
+    customer: int
+    environment: Environment
+    customer_id: str
+    number: int
+    asked_at: dt.datetime
+    lane: Lane
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh what we know of a customer is."""
+
+    customer: int
+    reconciled_at: dt.datetime | None
+    dirty_since: dt.datetime | None
+    last_error: str | None
+    age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a reader who waits for a fresh list watches; ``due_in_seconds`` is 0 when the next look is due, or under way."""
+
+    customer: int
+    read_at: dt.datetime
+    reconciled_at: dt.datetime | None
+    age_seconds: float | None
+    failures: int
+    due_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A customer row, locked until the transaction ends."""
+
+    customer: int
+    applied_no: int
+
+
+_TOUCH = text("""
+    INSERT INTO cardsync.customers AS c (environment, customer_id) VALUES (:environment, :customer_id)
+    ON CONFLICT (environment, customer_id) DO UPDATE SET environment = c.environment
+    RETURNING id, applied_no
+""")
+
+
+def touch(connection: Connection, environment: Environment, customer_id: str) -> Touched:
+    """Find or make the customer, and lock its row: whoever changes a customer's cards holds this lock first."""
+    row = connection.execute(_TOUCH, {"environment": environment, "customer_id": customer_id}).one()
+    return Touched(row.id, row.applied_no)
+
+
+# While Ottu fails for this customer, a fresh hint does not cut the wait short: the backoff protects Ottu, and the hint loses
+# nothing. Otherwise it is due now, ahead of any later date that a sweep had set.
+_MARK = text("""
+    UPDATE cardsync.customers
+    SET dirty_no = greatest(dirty_no, coalesce(:evidence_no, nextval('cardsync.observation_no'))),
+        dirty_since = coalesce(dirty_since, clock_timestamp()),
+        due_at = CASE WHEN failures > 0 AND due_at IS NOT NULL THEN due_at
+                      ELSE least(due_at, clock_timestamp()) END,
+        lane = CASE WHEN failures > 0 THEN 'retry' ELSE :lane END,
+        rung_at = clock_timestamp()
+    WHERE id = :customer
+""")
+
+
+def mark_dirty(connection: Connection, customer: int, *, evidence_no: int | None, lane: Lane) -> None:
+    """Note that the customer may differ from Ottu; without ``evidence_no`` the evidence is of this moment.
+
+    The caller rings after its commit; if that bell is lost, the sweep rings again.
+    """
+    connection.execute(_MARK, {"customer": customer, "evidence_no": evidence_no, "lane": lane})
+
+
+_TAKE = text("""
+    UPDATE cardsync.customers
+    SET ticket_no = nextval('cardsync.observation_no'), asked_at = clock_timestamp(),
+        lease_until = clock_timestamp() + make_interval(secs => :lease_seconds), rung_at = NULL
+    WHERE id = :customer AND due_at <= clock_timestamp()
+      AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+    RETURNING id, environment, customer_id, ticket_no, asked_at, lane, failures
+""")
+
+
+def take_ticket(connection: Connection, customer: int, *, lease_seconds: float) -> Ticket | None:
+    """Take the ticket if the customer is due and nobody holds it; the number is newer than all evidence so far."""
+    row = connection.execute(_TAKE, {"customer": customer, "lease_seconds": lease_seconds}).one_or_none()
+    return None if row is None else Ticket(*row)
+
+
+_STANDING = text("""
+    SELECT 1 FROM cardsync.customers
+    WHERE id = :customer AND ticket_no = :number AND applied_no < :number AND lease_until > clock_timestamp()
+    FOR UPDATE
+""")
+
+
+def hold(connection: Connection, ticket: Ticket) -> None:
+    """Lock the customer for applying the ticket's answer. Raises ``Superseded`` if the ticket stands no more."""
+    if connection.execute(_STANDING, {"customer": ticket.customer, "number": ticket.number}).one_or_none() is None:
+        raise Superseded("a newer ticket was taken, or the lease ran out")
+
+
+# Clean only if nothing was heard since the ticket: evidence is numbered in the same order. Right sides see the old row.
+_SETTLE = text("""
+    UPDATE cardsync.customers
+    SET applied_no = :number, reconciled_at = :asked_at, failures = 0, last_error = NULL,
+        ticket_no = NULL, asked_at = NULL, lease_until = NULL, removals_held = :removals_held,
+        rung_at = CASE WHEN dirty_no > :number THEN clock_timestamp() END,
+        dirty_since = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL
+                           THEN coalesce(dirty_since, :asked_at) END,
+        due_at = CASE WHEN dirty_no > :number THEN clock_timestamp()
+                      ELSE clock_timestamp() + make_interval(secs => cast(:look_again_seconds AS float8)) END,
+        lane = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL THEN 'hint' END
+    WHERE id = :customer AND ticket_no = :number
+    RETURNING dirty_no > :number AS again
+""")
+
+
+def settle(connection: Connection, ticket: Ticket, *, look_again_seconds: float | None, removals_held: bool) -> bool:
+    """Record that the ticket's answer is believed; true if evidence came in meanwhile, so that it must be asked once more.
+
+    Raises ``Superseded`` if the ticket stands no more.
+    """
+    parameters = {
+        "customer": ticket.customer,
+        "number": ticket.number,
+        "asked_at": ticket.asked_at,
+        "look_again_seconds": look_again_seconds,
+        "removals_held": removals_held,
+    }
+    again: bool | None = connection.execute(_SETTLE, parameters).scalar_one_or_none()
+    if again is None:
+        raise Superseded("a newer ticket was taken")
+    return again
+
+
+_FAIL = text("""
+    UPDATE cardsync.customers
+    SET ticket_no = NULL, asked_at = NULL, lease_until = NULL, rung_at = NULL,
+        failures = failures + :counted, last_error = :error,
+        due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
+        lane = CASE WHEN :counted = 0 THEN lane ELSE 'retry' END
+    WHERE id = :customer AND ticket_no = :number
+""")
+
+
+def fail(connection: Connection, ticket: Ticket, *, error: str, wait_seconds: float, counted: bool) -> None:
+    """Give the ticket back after a failed call, due again later; ``counted`` is false where nothing was called.
+
+    Raises ``Superseded`` if the ticket stands no more.
+    """
+    parameters = {
+        "customer": ticket.customer,
+        "number": ticket.number,
+        "error": error[:LAST_ERROR_MAX],
+        "wait_seconds": wait_seconds,
+        "counted": int(counted),
+    }
+    if connection.execute(_FAIL, parameters).rowcount == 0:
+        raise Superseded("a newer ticket was taken")
+
+
+_DUE = text("""
+    UPDATE cardsync.customers SET rung_at = clock_timestamp()
+    WHERE id IN (
+        SELECT id FROM cardsync.customers
+        WHERE due_at <= clock_timestamp()
+          AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+          AND (rung_at IS NULL OR rung_at < clock_timestamp() - make_interval(secs => :again_seconds))
+        ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+""")
+
+
+def due(connection: Connection, *, again_seconds: float, limit: int) -> list[int]:
+    """Pick customers who are due and whom no bell was rung for lately, the longest due first."""
+    return list(connection.execute(_DUE, {"again_seconds": again_seconds, "limit": limit}).scalars())
+
+
+_STALEST = text("""
+    UPDATE cardsync.customers SET due_at = clock_timestamp(), lane = 'sweep', rung_at = clock_timestamp()
+    WHERE id IN (
+        SELECT id FROM cardsync.customers
+        WHERE due_at IS NULL
+          AND (reconciled_at IS NULL OR reconciled_at < clock_timestamp() - make_interval(secs => :older_seconds))
+        ORDER BY reconciled_at NULLS FIRST, id LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+""")
+
+
+def make_stalest_due(connection: Connection, *, older_seconds: float, limit: int) -> list[int]:
+    """Make the customers due whom nobody has looked at for longest, those never looked at first."""
+    return list(connection.execute(_STALEST, {"older_seconds": older_seconds, "limit": limit}).scalars())
+
+
+_RELEASE_HELD = text("""
+    UPDATE cardsync.customers
+    SET removals_held = false, due_at = least(due_at, clock_timestamp()), lane = coalesce(lane, 'retry'), rung_at = NULL
+    WHERE removals_held
+""")
+
+
+def release_held(connection: Connection) -> int:
+    """Make every customer due whose removals the brake held; the count of them."""
+    return connection.execute(_RELEASE_HELD).rowcount
+
+
+_FRESHNESS = text("""
+    SELECT id, reconciled_at, dirty_since, last_error,
+           extract(epoch FROM clock_timestamp() - reconciled_at)::float8 AS age_seconds
+    FROM cardsync.customers WHERE environment = :environment AND customer_id = :customer_id
+""")
+
+
+def freshness(connection: Connection, environment: Environment, customer_id: str) -> Freshness | None:
+    """How fresh the customer is; ``None`` for one whom nothing ever named."""
+    parameters = {"environment": environment, "customer_id": customer_id}
+    row = connection.execute(_FRESHNESS, parameters).one_or_none()
+    return None if row is None else Freshness(*row)
+
+
+_PROGRESS = text("""
+    SELECT id, clock_timestamp() AS read_at, reconciled_at,
+           extract(epoch FROM clock_timestamp() - reconciled_at)::float8 AS age_seconds, failures,
+           CASE WHEN lease_until > clock_timestamp() THEN 0
+                ELSE greatest(0, coalesce(extract(epoch FROM due_at - clock_timestamp()), 0)) END::float8 AS due_in_seconds
+    FROM cardsync.customers WHERE id = :customer
+""")
+
+
+def progress(connection: Connection, customer: int) -> Progress:
+    """How far the looking at a customer has come."""
+    return Progress(*connection.execute(_PROGRESS, {"customer": customer}).one())
+
+
+_IMPORT = text("""
+    INSERT INTO cardsync.customers (environment, customer_id)
+    SELECT * FROM unnest(cast(:environments AS text[]), cast(:customer_ids AS text[]))
+    ON CONFLICT (environment, customer_id) DO NOTHING
+""")
+
+
+def add_known(connection: Connection, customers: Iterable[tuple[Environment, str]]) -> int:
+    """Make customers known, who are then swept like the others; the count of those that were new."""
+    pairs = sorted(set(customers))
+    parameters = {"environments": [p[0] for p in pairs], "customer_ids": [p[1] for p in pairs]}
+    return connection.execute(_IMPORT, parameters).rowcount
+
+
+_SOME_AFTER = text("SELECT id FROM cardsync.customers WHERE id > :after ORDER BY id LIMIT :limit")
+
+
+def page_of_ids(connection: Connection, *, after: int, limit: int) -> list[int]:
+    """Customers' numbers in order, a page at a time."""
+    return list(connection.execute(_SOME_AFTER, {"after": after, "limit": limit}).scalars())

@@ -1,0 +1,95 @@
+"""Figures of the state as it is, for ``/metrics``. Two sets: those that an index answers, and those that read a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """What waits, what Ottu was asked, and what stops us: cheap at any size."""
+
+    pending_events: int
+    oldest_pending_seconds: float
+    failed_events: int
+    due_customers: int
+    oldest_due_seconds: float
+    calls_paused: bool
+    removal_brake_engaged: bool
+    feed_head: int
+    calls_by_lane: Mapping[str, int]
+
+
+_QUEUES = text("""
+    SELECT pending.*, failed.*, due.*,
+           coalesce(gate.paused_until > clock_timestamp(), false) AS calls_paused,
+           gate.brake_engaged_at IS NOT NULL AS removal_brake_engaged,
+           (SELECT seq FROM cardsync.feed_head) AS feed_head
+    FROM (SELECT count(*) AS pending_events,
+                 coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8 AS oldest_pending_seconds
+          FROM cardsync.events WHERE status = 'pending') AS pending,
+         (SELECT count(*) AS failed_events FROM cardsync.events WHERE status = 'failed') AS failed,
+         (SELECT count(*) AS due_customers,
+                 coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float8 AS oldest_due_seconds
+          FROM cardsync.customers WHERE due_at <= clock_timestamp()) AS due,
+         cardsync.gate AS gate
+""")
+# The same 24 hours, and the same minute for the granularity, as the budget itself goes by (store.gate).
+_CALLS = text("""
+    SELECT lane, sum(calls)::bigint AS calls FROM cardsync.call_minutes
+    WHERE minute > clock_timestamp() - interval '1441 minutes' GROUP BY lane
+""")
+
+
+def queues(connection: Connection) -> QueueFigures:
+    """Read what an index answers."""
+    row = connection.execute(_QUEUES).one()
+    calls = {r.lane: r.calls for r in connection.execute(_CALLS)}
+    return QueueFigures(**row._asdict(), calls_by_lane=calls)
+
+
+@dataclass(frozen=True, slots=True)
+class StockFigures:
+    """What there is: each reads a whole table, so ask seldom. Ages are in seconds."""
+
+    cards_by_status: Mapping[str, int]
+    customers: int
+    dirty_customers: int
+    never_reconciled: int
+    oldest_reconciliation_seconds: float
+    reconciled_within: Mapping[int, int]  # seconds -> customers
+
+
+STATUSES: Final = ("unconfirmed", "active", "deleting", "removed")
+WITHIN_SECONDS: Final = (60, 300, 3_600, 86_400)
+
+_CARDS = text("SELECT status, count(*) AS cards FROM cardsync.cards GROUP BY status")
+# Counts within bounds instead of a median: a median sorts all customers, a count only passes them.
+_WITHIN: Final = ", ".join(
+    f"count(*) FILTER (WHERE reconciled_at > now() - interval '{s} seconds') AS within_{s}" for s in WITHIN_SECONDS
+)
+_CUSTOMERS = text(f"""
+    SELECT count(*) AS customers, count(dirty_since) AS dirty_customers,
+           count(*) - count(reconciled_at) AS never_reconciled,
+           coalesce(extract(epoch FROM clock_timestamp() - min(reconciled_at)), 0)::float8 AS oldest,
+           {_WITHIN}
+    FROM cardsync.customers
+""")
+
+
+def stock(connection: Connection) -> StockFigures:
+    """Count cards and customers."""
+    cards = dict.fromkeys(STATUSES, 0) | {r.status: r.cards for r in connection.execute(_CARDS)}
+    row = connection.execute(_CUSTOMERS).one()
+    return StockFigures(
+        cards_by_status=cards,
+        customers=row.customers,
+        dirty_customers=row.dirty_customers,
+        never_reconciled=row.never_reconciled,
+        oldest_reconciliation_seconds=row.oldest,
+        reconciled_within={s: getattr(row, f"within_{s}") for s in WITHIN_SECONDS},
+    )

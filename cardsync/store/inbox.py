@@ -1,0 +1,214 @@
+"""The inbox: authentic notifications, each durable before it is answered; a pending row is the job itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, text
+
+from cardsync.core.cards import CardFacts, Environment, Token
+from cardsync.core.events import Event
+from cardsync.core.signature import Scheme
+
+Status = Literal["pending", "done", "ignored", "failed"]
+
+MAX_ATTEMPTS: Final = 10  # over about half an hour; then an operator looks, and replays
+SETTLE_AT_ONCE: Final = 100  # events in one transaction: short enough to hold no lock for long
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of an insert: ``fresh`` is false for a body that was there already."""
+
+    event_id: uuid.UUID
+    status: Status
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PendingHint:
+    """A claimed event: what its card hint says, and its place in the order of evidence."""
+
+    event_id: uuid.UUID
+    evidence_no: int
+    received_at: dt.datetime
+    environment: Environment
+    customer_id: str
+    token: Token
+    facts: CardFacts
+    attempts: int
+
+
+_INSERT = text("""
+    INSERT INTO cardsync.events (
+        body_hash, status, kind, ignored_because, environment, customer_id, session_id, reference_number, result, state,
+        payment_type, agreement_id, scheme, key_id, token, facts, settled_at
+    ) VALUES (
+        :body_hash, :status, :kind, :ignored_because, :environment, :customer_id, :session_id, :reference_number, :result,
+        :state, :payment_type, :agreement_id, :scheme, :key_id, :token, cast(:facts AS jsonb),
+        CASE WHEN :status = 'ignored' THEN clock_timestamp() END
+    )
+    ON CONFLICT (body_hash) DO NOTHING
+    RETURNING event_id
+""")
+
+# A duplicate of an event whose work failed is a wish to try again: it must not be hidden by having been seen.
+_SEEN = text("""
+    UPDATE cardsync.events SET status = 'pending', attempts = 0, due_at = clock_timestamp()
+    WHERE body_hash = :body_hash AND status = 'failed'
+    RETURNING event_id, status
+""")
+_FIND = text("SELECT event_id, status FROM cardsync.events WHERE body_hash = :body_hash")
+
+
+def store(connection: Connection, event: Event, *, body_hash: bytes, scheme: Scheme, key_id: str) -> Stored:
+    """Insert the event unless its body's hash is known; reopen a known one that failed."""
+    status: Status = "ignored" if event.ignored_because is not None else "pending"
+    hint = event.card if status == "pending" else None
+    row = connection.execute(
+        _INSERT,
+        {
+            "body_hash": body_hash,
+            "status": status,
+            "kind": event.kind,
+            "ignored_because": event.ignored_because,
+            "environment": event.environment,
+            "customer_id": event.customer_id,
+            "session_id": event.session_id,
+            "reference_number": event.reference_number,
+            "result": event.result,
+            "state": event.state,
+            "payment_type": event.payment_type,
+            "agreement_id": event.agreement_id,
+            "scheme": scheme,
+            "key_id": key_id,
+            "token": hint.token.reveal() if hint else None,
+            "facts": json.dumps(asdict(hint.facts)) if hint else None,
+        },
+    ).one_or_none()
+    if row is not None:
+        return Stored(row.event_id, status, fresh=True)
+    known = connection.execute(_SEEN, {"body_hash": body_hash}).one_or_none()
+    if known is None:
+        known = connection.execute(_FIND, {"body_hash": body_hash}).one()
+    return Stored(known.event_id, known.status, fresh=False)
+
+
+_CLAIM = text("""
+    SELECT event_id, evidence_no, received_at, environment, customer_id, token, facts, attempts
+    FROM cardsync.events
+    WHERE event_id = ANY(:ids) AND status = 'pending'
+    ORDER BY environment, customer_id, evidence_no
+    FOR UPDATE SKIP LOCKED
+""")
+
+
+def claim(connection: Connection, event_ids: Sequence[uuid.UUID]) -> list[PendingHint]:
+    """Lock those of the events that are pending and nobody else holds, grouped by customer so that lock order is one."""
+    rows = connection.execute(_CLAIM, {"ids": list(event_ids)[:SETTLE_AT_ONCE]})
+    return [
+        PendingHint(
+            event_id=r.event_id,
+            evidence_no=r.evidence_no,
+            received_at=r.received_at,
+            environment=r.environment,
+            customer_id=r.customer_id,
+            token=Token(r.token),
+            facts=facts_from_json(r.facts),
+            attempts=r.attempts,
+        )
+        for r in rows
+    ]
+
+
+def facts_from_json(stored: dict[str, Any]) -> CardFacts:
+    """Rebuild facts from the inbox's JSON."""
+    agreements = stored.get("agreements")
+    return CardFacts(**{**stored, "agreements": None if agreements is None else tuple(agreements)})
+
+
+_SETTLE = text("""
+    UPDATE cardsync.events
+    SET status = 'done', settled_at = clock_timestamp(), token = NULL, facts = NULL, card_id = :card_id, last_error = NULL
+    WHERE event_id = :event_id AND status = 'pending'
+""")
+
+
+def settle(connection: Connection, event_id: uuid.UUID, card_id: uuid.UUID | None) -> bool:
+    """Mark a pending event as done and erase its hint; false if it was not pending any more."""
+    return connection.execute(_SETTLE, {"event_id": event_id, "card_id": card_id}).rowcount == 1
+
+
+_POSTPONE = text("""
+    UPDATE cardsync.events
+    SET attempts = attempts + 1, last_error = :error,
+        due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
+        status = CASE WHEN attempts + 1 >= :max_attempts THEN 'failed' ELSE 'pending' END
+    WHERE event_id = :event_id AND status = 'pending'
+    RETURNING status
+""")
+
+
+def postpone(connection: Connection, event_id: uuid.UUID, *, error: str, wait_seconds: float) -> Status | None:
+    """Count a failed attempt; the last one makes the event ``failed``. ``None`` if it was not pending any more."""
+    parameters = {"event_id": event_id, "error": error, "wait_seconds": wait_seconds, "max_attempts": MAX_ATTEMPTS}
+    status: Status | None = connection.execute(_POSTPONE, parameters).scalar_one_or_none()
+    return status
+
+
+# Ringing moves due_at on, so that one lost bell is rung again and a long queue is not filled with the same bells.
+_OVERDUE = text("""
+    UPDATE cardsync.events SET due_at = clock_timestamp() + make_interval(secs => :again_seconds)
+    WHERE event_id IN (
+        SELECT event_id FROM cardsync.events
+        WHERE status = 'pending' AND due_at < clock_timestamp() - make_interval(secs => :older_seconds)
+        ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    RETURNING event_id
+""")
+
+
+def overdue(connection: Connection, *, older_seconds: float, again_seconds: float, limit: int) -> list[uuid.UUID]:
+    """Pick pending events that nobody has settled in time, to be rung again; they are due again after ``again_seconds``."""
+    parameters = {"older_seconds": older_seconds, "again_seconds": again_seconds, "limit": limit}
+    return list(connection.execute(_OVERDUE, parameters).scalars())
+
+
+_COLUMNS = """
+    event_id, evidence_no, received_at, status, kind, ignored_because, environment, customer_id, session_id,
+    reference_number, result, state, payment_type, agreement_id, scheme, key_id, card_id, attempts, due_at, settled_at,
+    last_error
+"""
+_LIST = text(f"""
+    SELECT {_COLUMNS} FROM cardsync.events
+    WHERE (cast(:status AS text) IS NULL OR status = :status)
+    ORDER BY received_at DESC LIMIT :limit
+""")
+_SHOW = text(f"SELECT {_COLUMNS} FROM cardsync.events WHERE event_id = :event_id")
+
+
+def listing(connection: Connection, *, status: Status | None, limit: int) -> list[dict[str, Any]]:
+    """The newest events, for an operator: everything but hints' content."""
+    return [dict(r) for r in connection.execute(_LIST, {"status": status, "limit": limit}).mappings()]
+
+
+def show(connection: Connection, event_id: uuid.UUID) -> dict[str, Any] | None:
+    """One event, for an operator."""
+    row = connection.execute(_SHOW, {"event_id": event_id}).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+_REPLAY = text("""
+    UPDATE cardsync.events SET status = 'pending', attempts = 0, due_at = clock_timestamp(), last_error = NULL
+    WHERE event_id = :event_id AND status IN ('failed', 'pending')
+""")
+
+
+def replay(connection: Connection, event_id: uuid.UUID) -> bool:
+    """Open a failed (or postponed) event again; false if it is settled, or no event."""
+    return connection.execute(_REPLAY, {"event_id": event_id}).rowcount == 1

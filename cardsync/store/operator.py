@@ -1,0 +1,53 @@
+"""What an operator's commands ask of the customers' table, beside what the stories do."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from sqlalchemy import Connection, text
+
+from cardsync.store.customers import Lane
+
+_HURRY = text("""
+    UPDATE cardsync.customers SET due_at = least(due_at, clock_timestamp()), lane = :lane
+    WHERE id = :customer AND due_at IS NOT NULL
+""")
+
+
+def hurry(connection: Connection, customer: int, *, lane: Lane) -> None:
+    """Make a customer who is due at all due now, whatever its back-off says: a person asked for it."""
+    connection.execute(_HURRY, {"customer": customer, "lane": lane})
+
+
+_MOMENT = text("SELECT clock_timestamp()")
+
+
+def moment(connection: Connection) -> dt.datetime:
+    """The database's clock, which ``reconciled_at`` is of."""
+    now: dt.datetime = connection.execute(_MOMENT).scalar_one()
+    return now
+
+
+_RECONCILED_SINCE = text("SELECT reconciled_at >= :moment FROM cardsync.customers WHERE id = :customer")
+
+
+def reconciled_since(connection: Connection, customer: int, moment: dt.datetime) -> bool:
+    """Whether a list asked for at ``moment`` or later is believed of the customer."""
+    parameters = {"customer": customer, "moment": moment}
+    return connection.execute(_RECONCILED_SINCE, parameters).scalar_one_or_none() is True
+
+
+_COUNT = text("SELECT count(*) FROM cardsync.customers")
+_COUNT_HELD = text("SELECT count(*) FROM cardsync.customers WHERE removals_held")
+
+
+def customers_known(connection: Connection) -> int:
+    """How many customers are known."""
+    count: int = connection.execute(_COUNT).scalar_one()
+    return count
+
+
+def customers_held(connection: Connection) -> int:
+    """How many customers have removals that the brake holds back."""
+    count: int = connection.execute(_COUNT_HELD).scalar_one()
+    return count

@@ -1,0 +1,82 @@
+"""``sweep``: ring again for what nobody answered, and look at those of whom nothing was heard, the stalest first.
+
+It decides and returns; the caller rings, after the commit. Any number of sweeps may run at once: one holds the lock, the others
+find nothing to do.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+
+from cardsync.settings import Settings
+from cardsync.store import customers, gate, inbox
+
+log = structlog.get_logger(__name__)
+
+# A bell is answered within milliseconds. Five seconds is late enough to call it lost, and early enough that a flushed broker
+# costs a shopper's card no more than that.
+LOST_AFTER_SECONDS: Final = 5.0
+RING_AGAIN_SECONDS: Final = 10.0
+EVENTS_AT_ONCE: Final = 2_000
+CUSTOMERS_AT_ONCE: Final = 500
+# Routine sweeps use this much of the allowance, evenly over the day; the rest is for what is urgent.
+SWEEP_SHARE: Final = 0.8
+SECONDS_A_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is due to be rung for."""
+
+    event_ids: tuple[uuid.UUID, ...] = ()
+    customers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPolicy:
+    """The settings that this story goes by. ``lists`` is false where Ottu offers no list (KSA)."""
+
+    daily_calls: int
+    look_again_seconds: float
+    lists: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> SweepPolicy:
+        """Take the policy from the settings."""
+        return cls(
+            daily_calls=settings.ottu_daily_calls,
+            look_again_seconds=settings.look_again_seconds,
+            lists=settings.ottu_cards_api == "enabled",
+        )
+
+
+def sweep(engine: Engine, policy: SweepPolicy, *, fraction: float) -> Due:
+    """Find what to ring for. ``fraction`` in [0, 1), random, rounds the share of a tick so that many ticks add up."""
+    with engine.begin() as connection:
+        if not gate.try_sweep_lock(connection):
+            return Due()
+        event_ids = inbox.overdue(
+            connection,
+            older_seconds=LOST_AFTER_SECONDS,
+            again_seconds=RING_AGAIN_SECONDS - LOST_AFTER_SECONDS,
+            limit=EVENTS_AT_ONCE,
+        )
+        if not policy.lists:
+            return Due(event_ids=tuple(event_ids))
+        due = customers.due(connection, again_seconds=RING_AGAIN_SECONDS, limit=CUSTOMERS_AT_ONCE)
+        gate.begin_pass_if_over(connection)
+        share = gate.seconds_since_sweep(connection) * policy.daily_calls * SWEEP_SHARE / SECONDS_A_DAY
+        stalest = customers.make_stalest_due(
+            connection,
+            older_seconds=policy.look_again_seconds,
+            limit=min(CUSTOMERS_AT_ONCE, math.floor(share + fraction)),
+        )
+    if event_ids or due:
+        log.info("rung_again", events=len(event_ids), customers=len(due))
+    return Due(tuple(event_ids), (*due, *stalest))

@@ -1,0 +1,143 @@
+"""What many tests stand on: a real PostgreSQL, a real broker, a database of their own with committed rows.
+
+Rules: every server is ours, started for this run out of a temporary folder and removed at its end; what a
+killed run left behind is removed at the start of the next. RabbitMQ alone is not embedded: without one, its
+tests are skipped and say why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+from sqlalchemy import Engine
+
+from cardsync.dev.errors import DirectoryInUse
+from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.valkey import EmbeddedValkey
+
+RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
+RABBITMQ_SECONDS = 2
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Path]:
+    """The folder of this run's servers."""
+    prefix = f"cardsync-tests-{os.getuid()}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        run = old.name.removeprefix(prefix).partition("-")[0]
+        if old.lstat().st_uid == os.getuid() and run.isdecimal() and not psutil.pid_exists(int(run)):
+            _remove_leftovers(old)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+    yield folder
+    _remove_leftovers(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(services: Path) -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL for the whole run; a test that pauses or kills it must leave it running."""
+    server = EmbeddedPostgres(services / "postgres", durable=False)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: EmbeddedPostgres) -> str:
+    """The name of a database with the schema and no rows, to which nobody is connected."""
+    from cardsync import db
+
+    postgres.create_database("template_cardsync")
+    db.upgrade(postgres.url_for("template_cardsync"))
+    return "template_cardsync"
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+    """A database of the test's own: its rows are truly committed, and seen by every process."""
+    name = f"test_{secrets.token_hex(6)}"
+    postgres.create_database(name, template=template_database)
+    yield postgres.url_for(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on the test's own database, made as the product makes it."""
+    from cardsync import db
+
+    made = db.make_engine(database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(scope="session")
+def valkey(services: Path) -> Iterator[EmbeddedValkey]:
+    """One Valkey for the whole run; who needs it empty calls ``flush``."""
+    server = EmbeddedValkey(services / "valkey")
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """The address of a RabbitMQ that answers; without one a skip, or a failure where it is required."""
+    url = os.environ.get("CARDSYNC_TEST_RABBITMQ_URL", RABBITMQ_URL)
+    try:
+        with Connection(url, connect_timeout=RABBITMQ_SECONDS) as connection:  # type: ignore[no-untyped-call]
+            connection.ensure_connection(max_retries=1, timeout=RABBITMQ_SECONDS)
+    except (OSError, OperationalError) as error:
+        reason = f"no RabbitMQ answers ({type(error).__name__}); CARDSYNC_TEST_RABBITMQ_URL may name one"
+        if os.environ.get("CARDSYNC_REQUIRE_SERVICES") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return url
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove a run's folder and whatever servers it left; their data may lie elsewhere."""
+    with contextlib.suppress(DirectoryInUse):
+        for server in (EmbeddedPostgres(folder / "postgres"), EmbeddedValkey(folder / "valkey")):
+            if server.directory.exists():
+                server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``CARDSYNC_REQUIRE_SERVICES=1`` (in CI) no test may stand aside: a skip fails, with its reason."""
+    if os.environ.get("CARDSYNC_REQUIRE_SERVICES") == "1":
+        config.pluginmanager.register(SkipsAreFailures())
+
+
+class SkipsAreFailures:
+    """Turns every skip, of a test or of a whole file, into a failure; expected failures stay what they are."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        return _refuse_skip((yield))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        return _refuse_skip((yield))
+
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def _refuse_skip(report: Report) -> Report:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped where every test must run: {reason}"
+    return report

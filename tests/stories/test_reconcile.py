@@ -1,0 +1,337 @@
+"""Hint to truth: ticket, call, believe once."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from cardsync.errors import (
+    CredentialsRefused,
+    InvalidAnswer,
+    OttuFault,
+    OttuRejected,
+    OttuThrottled,
+    OttuUnavailable,
+)
+from cardsync.process import HintPolicy
+from cardsync.sweep import SweepPolicy, sweep
+from tests.factories import SECRET, CustomerFactory, make_card
+from tests.stories.worlds import Shop, listed
+
+T1, T2 = "9999000000000001", "9999000000000002"
+
+
+def test_a_hint_makes_an_unconfirmed_card_and_the_list_makes_it_active(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    assert shop.cards() == {T1: "unconfirmed"}
+    shop.ottu.cards = listed(T1)
+    assert shop.reconcile(customer).outcome == "changed"
+    assert shop.cards() == {T1: "active"}
+    assert shop.feed() == ["added"]
+    assert shop.customer().dirty_since is None
+
+
+def test_any_number_of_hints_collapse_into_one_call(shop: Shop) -> None:
+    receipts = [shop.receive(session_id=f"{n:040x}") for n in range(25)]
+    (customer,) = shop.process(*receipts)
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(customer)
+    assert shop.reconcile(customer).outcome == "not_due"
+    assert shop.ottu.calls == 1
+
+
+def test_a_hint_during_a_call_causes_exactly_one_more(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1)
+
+    def two_more_hints() -> None:
+        assert shop.hint(token=T2) == [customer]
+        assert shop.hint(token=T2, session_id="f" * 40) == [customer]
+        assert shop.reconcile(customer).outcome == "not_due"
+
+    shop.ottu.meanwhile = two_more_hints
+    assert shop.reconcile(customer).again
+    shop.ottu.cards = listed(T1, T2)
+    assert not shop.reconcile(customer).again
+    assert shop.reconcile(customer).outcome == "not_due"
+    assert shop.ottu.calls == 2
+    assert shop.cards() == {T1: "active", T2: "active"}
+
+
+def test_a_hint_that_a_later_list_has_answered_already_costs_no_call(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    late = shop.receive(session_id="a" * 40)
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(customer)
+    assert shop.process(late) == []
+    assert shop.customer().due_at is None
+
+
+def test_a_task_delivered_twice_is_done_once(shop: Shop) -> None:
+    receipt = shop.receive()
+    assert shop.process(receipt) != []
+    assert shop.process(receipt) == []
+    assert shop.execute("SELECT status, token, facts FROM cardsync.events") == [("done", None, None)]
+
+
+def test_two_processes_never_ask_about_one_customer_at_once(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    inside, leave = threading.Event(), threading.Event()
+
+    def wait_inside() -> None:
+        inside.set()
+        assert leave.wait(10)
+
+    shop.ottu.meanwhile = wait_inside
+    first = threading.Thread(target=shop.reconcile, args=(customer,))
+    first.start()
+    assert inside.wait(10)
+    assert shop.reconcile(customer).outcome == "not_due"
+    leave.set()
+    first.join(10)
+    assert shop.ottu.calls == 1
+
+
+def test_a_stalled_process_is_superseded_when_it_comes_back(shop: Shop) -> None:
+    (customer,) = shop.hint()
+
+    def another_takes_over() -> None:
+        shop.execute("UPDATE cardsync.customers SET lease_until = clock_timestamp() - interval '1 second'")
+        shop.ottu.cards = listed(T1)
+        assert shop.reconcile(customer).outcome == "changed"
+
+    shop.ottu.cards = ()
+    shop.ottu.meanwhile = another_takes_over
+    assert shop.reconcile(customer).outcome == "superseded"
+    assert shop.cards() == {T1: "active"}
+
+
+def test_a_lease_that_ran_out_is_superseded_even_if_nobody_took_over(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.meanwhile = lambda: (
+        shop.execute(  # type: ignore[assignment,func-returns-value]
+            "UPDATE cardsync.customers SET lease_until = clock_timestamp() - interval '1 second'"
+        )
+        and None
+    )
+    shop.ottu.cards = listed(T1)
+    assert shop.reconcile(customer).outcome == "superseded"
+    assert shop.cards() == {T1: "unconfirmed"}
+    assert shop.reconcile(customer).outcome == "changed"
+
+
+ERRORS = [
+    OttuUnavailable("no answer"),
+    OttuFault("503"),
+    OttuThrottled("429"),
+    InvalidAnswer("another customer's card"),
+    CredentialsRefused("401"),
+    OttuRejected("400", status_code=400),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+def test_a_failed_call_changes_nothing_but_the_next_attempt(shop: Shop, error: Exception) -> None:
+    customer = CustomerFactory(customer_id="cust-1", dirty=True).id
+    make_card(CustomerFactory(), token=T2)
+    shop.execute(
+        "INSERT INTO cardsync.cards (customer, fingerprint, token, status, cause) "
+        "VALUES (:c, decode(repeat('00', 32), 'hex'), 'tok-fake', 'active', 'hint')",
+        c=customer,
+    )
+    before = shop.feed()
+    shop.ottu.error = error
+    assert shop.reconcile(customer).outcome == "failed"
+    row = shop.customer()
+    assert (row.failures, row.ticket_no, row.lane) == (1, None, "retry")
+    assert row.last_error.startswith(type(error).__name__)
+    assert row.dirty_since is not None
+    assert row.due_at > row.first_seen_at
+    assert shop.feed() == before
+    assert shop.cards() == {"tok-fake": "active"}
+    shop.execute("UPDATE cardsync.gate SET paused_until = NULL")
+    shop.ottu.error, shop.ottu.cards = None, listed("tok-fake")
+    shop.reconcile(customer, lane="retry")
+    assert shop.customer().failures == 0
+
+
+def test_a_429_holds_everybody_back_for_as_long_as_ottu_asked(shop: Shop) -> None:
+    (one,), (other,) = shop.hint("cust-1"), shop.hint("cust-2")
+    shop.ottu.error = OttuThrottled("429", retry_after_seconds=60)
+    shop.reconcile(one)
+    shop.ottu.error = None
+    result = shop.reconcile(other)
+    assert result.outcome == "paused"
+    assert shop.ottu.calls == 1
+    row = shop.customer("cust-2")
+    assert (row.failures, row.lane) == (0, "hint")
+    assert shop.execute(
+        "SELECT due_at > clock_timestamp() + interval '50 seconds' FROM cardsync.customers WHERE id = :id", id=other
+    ) == [(True,)]
+
+
+def test_no_call_is_made_over_the_budget(shop: Shop) -> None:
+    shop.policy = replace(shop.policy, daily_calls=2)
+    outcomes = [shop.reconcile(shop.hint(f"cust-{n}")[0]).outcome for n in range(4)]
+    assert outcomes == ["unchanged", "unchanged", "paused", "paused"]
+    assert shop.ottu.calls == 2
+
+
+def test_a_card_that_the_list_no_longer_shows_is_removed_and_its_token_erased(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(customer)
+    shop.ottu.cards = ()
+    shop.reconcile(customer, lane="sweep")
+    assert shop.cards() == {"(erased)": "removed"}
+    assert shop.feed() == ["added", "removed"]
+    assert shop.execute("SELECT removed_because FROM registry.cards") == [("absent",)]
+
+
+def test_a_card_that_comes_back_is_the_same_card_in_a_new_life(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    for cards in (listed(T1), (), listed(T1)):
+        shop.ottu.cards = cards
+        shop.reconcile(customer, lane="sweep")
+    assert shop.execute("SELECT life, status, token, removed_at FROM cardsync.cards") == [(2, "active", T1, None)]
+    assert shop.feed() == ["added", "removed", "returned"]
+
+
+def test_a_hinted_card_that_shows_late_is_asked_for_until_it_does(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    assert shop.reconcile(customer).outcome == "unchanged"
+    assert shop.customer().due_at is not None
+    assert shop.reconcile(customer).outcome == "not_due"
+    shop.age_hints(20)
+    shop.ottu.cards = listed(T1)
+    assert shop.reconcile(customer).outcome == "changed"
+    assert shop.cards() == {T1: "active"}
+
+
+def test_a_hint_that_the_list_contradicts_for_two_minutes_is_dropped_and_never_was_a_card(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    for _ in range(6):
+        shop.reconcile(customer)
+        assert shop.cards() == {T1: "unconfirmed"}
+        shop.age_hints(19)
+    shop.age_hints(10)
+    shop.reconcile(customer)
+    assert shop.cards() == {}
+    assert shop.feed() == []
+    assert shop.customer().due_at is None
+    assert shop.execute("SELECT sum(suspicious)::int FROM cardsync.observations") == [(1,)]
+
+
+def test_a_hint_of_another_customers_card_never_creates_one(shop: Shop) -> None:
+    (owner,) = shop.hint("owner")
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(owner)
+    (thief,) = shop.hint("thief")
+    shop.ottu.cards = ()
+    shop.age_hints(500)
+    shop.reconcile(thief)
+    assert shop.cards("thief") == {}
+    assert shop.cards("owner") == {T1: "active"}
+
+
+def test_only_real_differences_write(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(customer)
+    before = shop.execute("SELECT xmin::text FROM cardsync.cards")
+    shop.reconcile(customer, lane="sweep")
+    assert shop.execute("SELECT xmin::text FROM cardsync.cards") == before
+    shop.ottu.cards = listed(T1, name_on_card="A. Shopper")
+    shop.reconcile(customer, lane="sweep")
+    assert shop.execute("SELECT fields FROM registry.card_changes ORDER BY seq DESC LIMIT 1") == [(["name_on_card"],)]
+
+
+def test_an_agreement_follows_the_card_that_newly_claims_it(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    steps = [
+        (listed(T1, agreements=("A",)), T1),
+        (listed(T1, agreements=("A",)) + listed(T2, agreements=("A",)), T2),
+        (listed(T1, agreements=("A",)) + listed(T2), T1),
+        (listed(T1) + listed(T2), None),
+        (listed(T2, agreements=("A",)), T2),
+        ((), None),
+    ]
+    for cards, owner in steps:
+        shop.ottu.cards = cards
+        shop.reconcile(customer, lane="sweep")
+        linked = shop.execute("SELECT token FROM registry.agreement_cards JOIN registry.card_tokens USING (card_id)")
+        assert linked == ([] if owner is None else [(owner,)])
+
+
+def test_the_brake_stops_a_pass_of_sweeps_that_removes_too_much_until_it_is_released(shop: Shop) -> None:
+    shop.policy = replace(shop.policy, brake_floor=2)
+    owners = []
+    for n in range(5):
+        (customer,) = shop.hint(f"cust-{n}")
+        shop.ottu.cards = listed(T1)
+        shop.reconcile(customer)
+        owners.append(customer)
+    shop.ottu.cards = ()
+    for customer in owners:
+        shop.reconcile(customer, lane="sweep")
+    statuses = sorted(s for n in range(5) for s in shop.cards(f"cust-{n}").values())
+    assert statuses == ["active"] * 3 + ["removed"] * 2
+    assert shop.execute("SELECT brake_engaged_at IS NOT NULL FROM cardsync.gate") == [(True,)]
+    assert shop.execute("SELECT count(*)::int FROM cardsync.customers WHERE removals_held") == [(3,)]
+
+
+def test_without_a_card_list_verified_hints_are_the_source(shop: Shop) -> None:
+    shop.hints = HintPolicy(SECRET, believed=True)
+    assert shop.hint() == []
+    assert shop.cards() == {T1: "active"}
+    shop.hint(session_id="b" * 40)
+    assert shop.cards() == {T1: "active"}
+    assert shop.feed() == ["added"]
+
+
+def test_a_sweep_rings_for_what_nobody_picked_up(shop: Shop) -> None:
+    receipt = shop.receive()
+    policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
+    assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
+    shop.execute("UPDATE cardsync.events SET due_at = clock_timestamp() - interval '6 seconds'")
+    assert sweep(shop.engine, policy, fraction=0.0).event_ids == (receipt.event_id,)
+    assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
+
+
+def test_a_sweep_rings_for_a_customer_whose_worker_died(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
+    shop.execute(
+        "UPDATE cardsync.customers SET rung_at = NULL, ticket_no = 99, asked_at = now(), "
+        "lease_until = clock_timestamp() + interval '1 minute'"
+    )
+    assert sweep(shop.engine, policy, fraction=0.0).customers == ()
+    shop.execute("UPDATE cardsync.customers SET lease_until = clock_timestamp() - interval '1 second'")
+    assert sweep(shop.engine, policy, fraction=0.0).customers == (customer,)
+
+
+def test_a_sweep_looks_at_the_stalest_first_and_keeps_its_pace(shop: Shop) -> None:
+    policy = SweepPolicy(daily_calls=86_400, look_again_seconds=300, lists=True)
+    fresh = CustomerFactory(reconciled_at="now").id
+    old = CustomerFactory(reconciled_at="2026-01-02").id
+    never = CustomerFactory().id
+    assert sweep(shop.engine, policy, fraction=0.999).customers == ()
+    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1.3 seconds'")
+    assert sweep(shop.engine, policy, fraction=0.0).customers == (never,)
+    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1 hour'")
+    assert sweep(shop.engine, policy, fraction=0.0).customers == (old,)
+    assert fresh
+
+
+def test_two_sweeps_at_once_do_the_work_once(shop: Shop) -> None:
+    shop.receive()
+    shop.execute("UPDATE cardsync.events SET due_at = clock_timestamp() - interval '6 seconds'")
+    policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
+    with shop.engine.begin() as connection:
+        from cardsync.store import gate
+
+        assert gate.try_sweep_lock(connection)
+        assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
+    assert len(sweep(shop.engine, policy, fraction=0.0).event_ids) == 1
