@@ -1,0 +1,242 @@
+"""What is true at Ottu: cards, whose they are, which agreement each serves, and what a list would show of it
+now.
+
+The rules: no I/O, no threads of its own, no sleep; time is the injected clock, randomness the seed. One lock
+makes every method atomic. A card's identity is (environment, customer_id, token); an agreement is served by
+one card at a time, and a card that serves one is locked. What is *true* (``truth``) and what *shows*
+(``list_cards``) differ by the two lags.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from random import Random
+from typing import Any, Final
+
+from cardsync.dev.simulator.cards import Environment, SimCard, draw_facts, draw_token, refuse_unknown
+from cardsync.dev.simulator.knobs import Knobs
+
+Owner = tuple[Environment, str]
+
+# Remembered of a customer, so that a deleted card can be saved again with its old token.
+PAST_TOKENS: Final = 8
+
+
+class NoSuchCardError(Exception):
+    """The customer has no such card, or not any more."""
+
+
+@dataclass(slots=True)
+class _Record:
+    card: SimCard
+    shows_at: float
+    gone_at: float | None = None  # deleted; the list shows it until then
+
+    def shows(self, now: float) -> bool:
+        return self.shows_at <= now and (self.gone_at is None or now < self.gone_at)
+
+
+class World:
+    """Ottu's side of the truth. Lags are those of the knobs at the moment of the change, not of the look."""
+
+    def __init__(self, knobs: Knobs, clock: Callable[[], float], seed: int) -> None:
+        self.knobs = knobs
+        self.revision = 0  # grows with every change
+        self._clock = clock
+        self._seed = seed
+        self._lock = threading.RLock()
+        self._records: dict[Owner, dict[str, _Record]] = {}
+        self._past: dict[Owner, list[str]] = {}
+        self._agreements: dict[tuple[Environment, str], tuple[str, str]] = {}  # -> (customer_id, token)
+        self._saved = 0
+
+    def save_card(
+        self, environment: Environment, customer_id: str, *, token: str | None = None, **facts: Any
+    ) -> SimCard:
+        """Save a card, or save a living one again with other facts. What ``facts`` leaves out is invented.
+
+        Raises ``TypeError`` for a fact that cards do not have.
+        """
+        with self._lock:
+            refuse_unknown(facts)
+            owner, now = (environment, customer_id), self._clock()
+            # By number, so that a restored world goes on instead of drawing the tokens that it already holds.
+            draws = Random(f"{self._seed}:card:{self._saved}")  # noqa: S311  # a replay, not a secret
+            invented = draw_facts(draws)
+            token = token or draw_token(draws)
+            old = self._records.setdefault(owner, {}).get(token)
+            self._changed()
+            if old is not None and old.gone_at is None:
+                old.card = replace(old.card, **facts)
+                return old.card
+            self._saved += 1
+            first = not self.truth(environment, customer_id)
+            card = SimCard(
+                environment=environment,
+                customer_id=customer_id,
+                token=token,
+                label=f"card-{self._saved:04d}",
+                **{"is_preferred": first, **invented, **facts},
+            )
+            # A deleted card that still shows, saved again, does not vanish in between.
+            shows_at = now if old is not None and old.shows(now) else now + self.knobs.list_lag_seconds
+            self._records[owner].pop(token, None)
+            self._records[owner][token] = _Record(card, shows_at)
+            return card
+
+    def pay(
+        self, environment: Environment, customer_id: str, token: str, *, agreement_id: str | None = None
+    ) -> SimCard:
+        """Pay with a saved card; with ``agreement_id`` the card takes that agreement over from whichever had
+        it.
+
+        Raises ``NoSuchCardError``.
+        """
+        with self._lock:
+            record = self._living(environment, customer_id, token)
+            if agreement_id is not None:
+                self._link(record, agreement_id)
+            return record.card
+
+    def change_card(self, environment: Environment, customer_id: str, token: str, **facts: Any) -> SimCard:
+        """Change facts of a card in silence, as Ottu does when it expires. Raises ``NoSuchCardError``,
+        ``TypeError``.
+        """
+        with self._lock:
+            refuse_unknown(facts)
+            record = self._living(environment, customer_id, token)
+            record.card = replace(record.card, **facts)
+            self._changed()
+            return record.card
+
+    def prefer(self, environment: Environment, customer_id: str, token: str) -> SimCard:
+        """Make a card the preferred one, and no other of this customer. Raises ``NoSuchCardError``."""
+        with self._lock:
+            chosen = self._living(environment, customer_id, token)
+            for record in self._records[environment, customer_id].values():
+                record.card = replace(record.card, is_preferred=record is chosen)
+            self._changed()
+            return chosen.card
+
+    def delete(self, environment: Environment, customer_id: str, token: str) -> int:
+        """Delete a card; return the status with which Ottu answers: 204, 404, or the knobs' for a locked
+        card.
+        """
+        with self._lock:
+            try:
+                record = self._living(environment, customer_id, token)
+            except NoSuchCardError:
+                return 404
+            if record.card.agreements:
+                return self.knobs.locked_status
+            record.gone_at = self._clock() + self.knobs.delete_lag_seconds
+            past = self._past.setdefault((environment, customer_id), [])
+            past[:] = [*(t for t in past if t != token), token][-PAST_TOKENS:]
+            self._changed()
+            return 204
+
+    def delete_silently(self, environment: Environment, customer_id: str, token: str) -> int:
+        """Delete a card in Ottu's own checkout: the same rules and lag, and nothing is sent of it."""
+        return self.delete(environment, customer_id, token)
+
+    def end_agreement(self, environment: Environment, agreement_id: str) -> None:
+        """End an agreement; its card is no longer locked by it."""
+        with self._lock:
+            self._unlink(environment, agreement_id)
+            self._changed()
+
+    def list_cards(
+        self,
+        environment: Environment,
+        customer_id: str,
+        pg_codes: Iterable[str] | None = None,
+        agreement_id: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """What the list endpoint shows now, in the order in which cards were saved."""
+        with self._lock:
+            now = self._clock()
+            records = self._records.get((environment, customer_id), {})
+            for token in [t for t, r in records.items() if r.gone_at is not None and r.gone_at <= now]:
+                del records[token]
+            cards = [record.card for record in records.values() if record.shows(now)]
+            wanted = set(pg_codes or ())
+            if wanted:
+                cards = [card for card in cards if card.pg_code in wanted]
+            if agreement_id is not None:
+                serving = self._agreements.get((environment, agreement_id))
+                cards = [card for card in cards if (card.customer_id, card.token) == serving]
+            return [card.as_listed() for card in cards]
+
+    def cards(self, environment: Environment, customer_id: str) -> list[SimCard]:
+        """The customer's cards in truth, without any lag."""
+        with self._lock:
+            records = self._records.get((environment, customer_id), {})
+            return [record.card for record in records.values() if record.gone_at is None]
+
+    def truth(self, environment: Environment, customer_id: str) -> set[str]:
+        """The tokens of the customer's cards in truth, without any lag."""
+        return {card.token for card in self.cards(environment, customer_id)}
+
+    def owners(self) -> list[Owner]:
+        """All (environment, customer_id) that ever had a card."""
+        with self._lock:
+            return list(self._records)
+
+    def past_tokens(self, environment: Environment, customer_id: str) -> list[str]:
+        """Tokens of the customer's deleted cards, latest last, that are not saved now."""
+        with self._lock:
+            living = self.truth(environment, customer_id)
+            return [t for t in self._past.get((environment, customer_id), []) if t not in living]
+
+    def agreement_card(self, environment: Environment, agreement_id: str) -> SimCard | None:
+        """The card that serves the agreement."""
+        with self._lock:
+            serving = self._agreements.get((environment, agreement_id))
+            return None if serving is None else self._living(environment, *serving).card
+
+    def snapshot(self) -> dict[str, Any]:
+        """What is true, as plain data for ``restore``. Lags that run are left out: they are over by then."""
+        with self._lock:
+            cards = [asdict(c) for owner in self._records for c in self.cards(*owner)]
+            past = [[*owner, tokens] for owner, tokens in self._past.items()]
+            return {"saved": self._saved, "cards": cards, "past": past}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Replace everything by a snapshot. Raises ``KeyError`` or ``TypeError`` if it is none."""
+        with self._lock:
+            self._saved = snapshot["saved"]
+            self._records, self._agreements = {}, {}
+            for facts in snapshot["cards"]:
+                card = SimCard(**{**facts, "agreements": tuple(facts["agreements"])})
+                self._records.setdefault((card.environment, card.customer_id), {})[card.token] = _Record(
+                    card, self._clock()
+                )
+                for agreement_id in card.agreements:
+                    self._agreements[card.environment, agreement_id] = (card.customer_id, card.token)
+            self._past = {(environment, customer): list(tokens) for environment, customer, tokens in snapshot["past"]}
+            self._changed()
+
+    def _living(self, environment: Environment, customer_id: str, token: str) -> _Record:
+        record = self._records.get((environment, customer_id), {}).get(token)
+        if record is None or record.gone_at is not None:
+            raise NoSuchCardError
+        return record
+
+    def _link(self, record: _Record, agreement_id: str) -> None:
+        self._unlink(record.card.environment, agreement_id)
+        # Auto-debit works without the payer, so a card that serves an agreement needs no CVV.
+        record.card = replace(record.card, agreements=(*record.card.agreements, agreement_id), cvv_required=False)
+        self._agreements[record.card.environment, agreement_id] = (record.card.customer_id, record.card.token)
+        self._changed()
+
+    def _unlink(self, environment: Environment, agreement_id: str) -> None:
+        serving = self._agreements.pop((environment, agreement_id), None)
+        if serving is not None:
+            record = self._living(environment, *serving)
+            left = tuple(a for a in record.card.agreements if a != agreement_id)
+            record.card = replace(record.card, agreements=left)
+
+    def _changed(self) -> None:
+        self.revision += 1
