@@ -39,7 +39,10 @@ log = structlog.get_logger(__name__)
 CREDENTIALS_PAUSE_SECONDS: Final = 20.0
 # A 429 without ``Retry-After``: long enough to be heard, short enough to be forgotten.
 THROTTLED_PAUSE_SECONDS: Final = 5.0
-APPLY_SECONDS: Final = 20.0  # what the lease leaves for applying, beyond the calls themselves
+# A ticket stands for one call and the applying, and is renewed before each further page: short, because a customer whose
+# worker was killed waits this long for the next one.
+APPLY_SECONDS: Final = 5.0
+CALLS_A_LIST: Final = 10  # in time-outs: how long all pages of one list may take together
 
 Outcome = Literal["unchanged", "changed", "not_due", "superseded", "failed", "paused"]
 
@@ -61,12 +64,12 @@ class Lists(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePolicy:
-    """The settings that this story goes by. ``pages_seconds`` bounds all pages of one list together."""
+    """The settings that this story goes by. ``call_seconds`` bounds one call."""
 
     fingerprint_key: bytes
     confirm_seconds: float
     daily_calls: int
-    pages_seconds: float
+    call_seconds: float
     brake_share: float
     brake_floor: int
 
@@ -77,15 +80,20 @@ class ReconcilePolicy:
             fingerprint_key=settings.secret_bytes(),
             confirm_seconds=settings.confirm_seconds,
             daily_calls=settings.ottu_daily_calls,
-            pages_seconds=3 * settings.ottu_timeout_s,
+            call_seconds=settings.ottu_timeout_s,
             brake_share=settings.removal_brake_share,
             brake_floor=settings.removal_brake_floor,
         )
 
     @property
     def lease_seconds(self) -> float:
-        """How long a ticket stands: all the calls may take, and the applying."""
-        return self.pages_seconds + APPLY_SECONDS
+        """How long a ticket stands: one call, and the applying."""
+        return self.call_seconds + APPLY_SECONDS
+
+    @property
+    def list_seconds(self) -> float:
+        """How long all pages of one list may take together."""
+        return self.call_seconds * CALLS_A_LIST
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +112,10 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
         ticket = customers.take_ticket(connection, customer, lease_seconds=policy.lease_seconds)
     if ticket is None:
         return Result("not_due")
-    calls = _Calls(engine, ticket, policy.daily_calls)
+    calls = _Calls(engine, ticket, policy)
     try:
         answer = ottu.list_cards(
-            ticket.environment, ticket.customer_id, deadline_seconds=policy.pages_seconds, before_call=calls.spend
+            ticket.environment, ticket.customer_id, deadline_seconds=policy.list_seconds, before_call=calls.spend
         )
         result = _believe(engine, ticket, answer, policy)
     except Superseded as error:
@@ -131,15 +139,17 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
 
 
 class _Calls:
-    """Counts every call of one ticket against the budget, before it is made."""
+    """Counts every call of one ticket against the budget before it is made, and renews the ticket for it."""
 
-    def __init__(self, engine: Engine, ticket: Ticket, daily_calls: int) -> None:
-        self._engine, self._ticket, self._daily_calls = engine, ticket, daily_calls
+    def __init__(self, engine: Engine, ticket: Ticket, policy: ReconcilePolicy) -> None:
+        self._engine, self._ticket, self._policy = engine, ticket, policy
         self.made = 0
 
     def spend(self) -> None:
         with self._engine.begin() as connection:
-            gate.spend_call(connection, self._ticket.lane, daily_calls=self._daily_calls)
+            if self.made:
+                customers.renew(connection, self._ticket, lease_seconds=self._policy.lease_seconds)
+            gate.spend_call(connection, self._ticket.lane, daily_calls=self._policy.daily_calls)
         self.made += 1
 
 

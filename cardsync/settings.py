@@ -7,7 +7,7 @@ Secrets are ``SecretStr``: they print as asterisks.
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
 import os
 import re
@@ -38,6 +38,7 @@ from cardsync.errors import Misconfigured
 Need = Literal["database", "broker", "secret", "webhook", "ottu"]
 
 DEV_FILE: Final = "dev.json"  # inside the data directory; written by `cardsync dev` while it runs, mode 0600
+DEV_LOCK: Final = "dev.lock"  # held by it, with flock, for as long as it lives
 MAX_SECRET_FILE_BYTES: Final = 65_536
 
 # field of Settings -> environment variable
@@ -247,17 +248,20 @@ def _read_secret(name: str, path: Path) -> str:
 
 
 def _dev_values(data_dir: Path) -> dict[str, Any]:
-    """What a running ``cardsync dev`` offers; nothing if none runs (its process id is checked)."""
+    """What a running ``cardsync dev`` offers; nothing if none runs.
+
+    It runs if its lock is held: the kernel lets go of it however the holder ends, while a process id is given out again.
+    """
     try:
         content = json.loads((data_dir / DEV_FILE).read_text(encoding="utf-8"))
         offered = {f: v for f, v in content["settings"].items() if f in NAMES}
-        if (pid := int(content["pid"])) <= 0:  # no process: kill(0) and below speak to groups
-            return {}
-        with contextlib.suppress(PermissionError):  # it runs, as another user
-            os.kill(pid, 0)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
-        return {}  # none runs, or what lies there is not its file
-    return offered
+        with (data_dir / DEV_LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return offered
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}  # what lies there is not its file
+    return {}
 
 
 def _missing(settings: Settings, need: Need) -> list[str]:

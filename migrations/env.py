@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from cardsync import db, settings
 from cardsync.store.models import Base
@@ -28,7 +28,10 @@ def include_name(name: str | None, type_: str, _parents: object) -> bool:
 
 
 def run() -> None:
-    engine = create_engine(db.sqlalchemy_url(database_url()))
+    # A user named like our schema would have it as the default one, which Alembic compares under no name at all.
+    engine = create_engine(
+        db.sqlalchemy_url(database_url()), connect_args={"options": "-c search_path=public"}
+    )
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
@@ -45,7 +48,6 @@ def run() -> None:
         )
         with context.begin_transaction():
             context.run_migrations()
-    engine.dispose()
 
 
 if context.is_offline_mode():

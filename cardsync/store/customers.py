@@ -125,6 +125,19 @@ def hold(connection: Connection, ticket: Ticket) -> None:
         raise Superseded("a newer ticket was taken, or the lease ran out")
 
 
+_RENEW = text("""
+    UPDATE cardsync.customers SET lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
+    WHERE id = :customer AND ticket_no = :number AND lease_until > clock_timestamp()
+""")
+
+
+def renew(connection: Connection, ticket: Ticket, *, lease_seconds: float) -> None:
+    """Let the ticket stand for one more call. Raises ``Superseded`` if it stands no more."""
+    parameters = {"customer": ticket.customer, "number": ticket.number, "lease_seconds": lease_seconds}
+    if connection.execute(_RENEW, parameters).rowcount == 0:
+        raise Superseded("a newer ticket was taken, or the lease ran out")
+
+
 # Clean only if nothing was heard since the ticket: evidence is numbered in the same order. Right sides see the old row.
 _SETTLE = text("""
     UPDATE cardsync.customers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,9 @@ from cardsync.errors import (
     OttuThrottled,
     OttuUnavailable,
 )
+from cardsync.ottu import CardList
 from cardsync.process import HintPolicy
+from cardsync.reconcile import reconcile
 from cardsync.sweep import SweepPolicy, sweep
 from tests.factories import SECRET, CustomerFactory, make_card
 from tests.stories.worlds import Shop, listed
@@ -335,3 +338,32 @@ def test_two_sweeps_at_once_do_the_work_once(shop: Shop) -> None:
         assert gate.try_sweep_lock(connection)
         assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
     assert len(sweep(shop.engine, policy, fraction=0.0).event_ids) == 1
+
+
+def test_a_list_of_many_pages_renews_its_ticket_before_each_call(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    leases = []
+
+    class Paged:
+        def list_cards(self, *_: object, deadline_seconds: float, before_call: Callable[[], None]) -> CardList:
+            for _page in range(3):
+                before_call()
+                leases.append(shop.customer().lease_until)
+            return CardList(listed(T1), calls=3)
+
+    result = reconcile(shop.engine, Paged(), customer, shop.policy, jitter=0.5)
+    assert result.outcome == "changed"
+    assert leases == sorted(set(leases))
+
+
+def test_a_list_whose_lease_ran_out_between_pages_asks_for_no_more(shop: Shop) -> None:
+    (customer,) = shop.hint()
+
+    class Slow:
+        def list_cards(self, *_: object, deadline_seconds: float, before_call: Callable[[], None]) -> CardList:
+            before_call()
+            shop.execute("UPDATE cardsync.customers SET lease_until = clock_timestamp() - interval '1 second'")
+            before_call()
+            raise AssertionError("a second call was allowed")
+
+    assert reconcile(shop.engine, Slow(), customer, shop.policy, jitter=0.5).outcome == "superseded"

@@ -21,7 +21,7 @@ POLICY = ReconcilePolicy(
     fingerprint_key=SECRET,
     confirm_seconds=120.0,
     daily_calls=1_000,
-    pages_seconds=30.0,
+    call_seconds=10.0,
     brake_share=0.05,
     brake_floor=50,
 )
