@@ -35,8 +35,11 @@ from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
 
-# While Ottu refuses our credentials no customer's attempt can succeed: one try in this time tells when they work again.
+# While Ottu refuses our credentials no customer's attempt can succeed: one try in this time tells when they work again. A
+# refusal while other lists work is the one customer's trouble, and must not stop everybody.
 CREDENTIALS_PAUSE_SECONDS: Final = 20.0
+LISTS_WORK_SECONDS: Final = 60.0
+LONGEST_WAIT_FOR_CREDENTIALS_SECONDS: Final = 40.0  # with the sweep's tick: under a minute after they work again
 # A 429 without ``Retry-After``: long enough to be heard, short enough to be forgotten.
 THROTTLED_PAUSE_SECONDS: Final = 5.0
 # A ticket stands for one call and the applying, and is renewed before each further page: short, because a customer whose
@@ -223,25 +226,30 @@ def _link_agreements(
 
 
 def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls: int, jitter: float) -> Result:
-    """Give the ticket back, due again later. Trouble that is everybody's closes the gate for everybody."""
+    """Give the ticket back, due again later."""
     counted = not isinstance(error, Transient) or error.called
     retry_after = error.retry_after_seconds if isinstance(error, Transient) else None
     wait = after_failure(ticket.failures + 1, jitter=jitter, retry_after_seconds=retry_after)
+    if isinstance(error, CredentialsRefused):
+        wait = min(wait, LONGEST_WAIT_FOR_CREDENTIALS_SECONDS)
     outcome: Outcome = "failed" if counted else "paused"
     try:
         with engine.begin() as connection:
-            if isinstance(error, CredentialsRefused):
-                gate.pause_calls(connection, seconds=CREDENTIALS_PAUSE_SECONDS, because="credentials refused")
-            elif isinstance(error, OttuThrottled):
-                gate.pause_calls(
-                    connection, seconds=retry_after or THROTTLED_PAUSE_SECONDS, because="throttled by Ottu"
-                )
+            _close_the_gate_if_it_is_everybodys(connection, error)
             customers.fail(connection, ticket, error=_named(error), wait_seconds=wait, counted=counted)
             if calls:
                 observations.record(connection, ticket, outcome=type(error).__name__, calls=calls)
     except Superseded as late:
         return Result("superseded", error=str(late))
     return Result(outcome, error=_named(error))
+
+
+def _close_the_gate_if_it_is_everybodys(connection: Connection, error: Transient | Terminal) -> None:
+    if isinstance(error, OttuThrottled):
+        seconds = error.retry_after_seconds or THROTTLED_PAUSE_SECONDS
+        gate.pause_calls(connection, seconds=seconds, because="throttled by Ottu")
+    elif isinstance(error, CredentialsRefused) and not gate.lists_work(connection, within_seconds=LISTS_WORK_SECONDS):
+        gate.pause_calls(connection, seconds=CREDENTIALS_PAUSE_SECONDS, because="credentials refused")
 
 
 def _named(error: CardsyncError) -> str:

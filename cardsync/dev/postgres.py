@@ -31,9 +31,8 @@ from cardsync.dev.service import Service, write_private
 
 USER: Final = "cardsync"
 DATABASE: Final = "cardsync"
-CONNECT_SECONDS: Final = (
-    5  # PostgreSQL answers at once or not at all; libpq's own default is to wait for ever
-)
+CONNECT_SECONDS: Final = 5  # PostgreSQL answers at once or not at all; libpq's own default is to wait for ever
+TEMPLATE_TRIES: Final = 4
 
 SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -47,9 +46,7 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "log_timezone": "UTC",
     }
 )
-NOT_DURABLE: Final[Mapping[str, str]] = MappingProxyType(
-    {"fsync": "off", "full_page_writes": "off"}
-)
+NOT_DURABLE: Final[Mapping[str, str]] = MappingProxyType({"fsync": "off", "full_page_writes": "off"})
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -58,9 +55,7 @@ class EmbeddedPostgres(Service):
 
     program: ClassVar[str] = "PostgreSQL"
     process_names: ClassVar[frozenset[str]] = frozenset({"postgres"})
-    stop_signal: ClassVar[int] = (
-        signal.SIGINT
-    )  # "fast": SIGTERM would wait until every client has gone by itself
+    stop_signal: ClassVar[int] = signal.SIGINT  # "fast": SIGTERM would wait until every client has gone by itself
 
     def __init__(
         self,
@@ -101,9 +96,18 @@ class EmbeddedPostgres(Service):
         self._stop(self.stop_signal if mode == "fast" else signal.SIGQUIT)
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database; as a copy of ``template``, to which nobody may be connected, if one is named."""
+        """Create a database; as a copy of ``template``, to which nobody may be connected, if one is named.
+
+        PostgreSQL waits five seconds for sessions that are about to end; a busy machine may need it to wait again.
+        """
         origin = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
-        self._administer(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), origin))
+        statement = sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), origin)
+        for _ in range(TEMPLATE_TRIES - 1):
+            try:
+                return self._administer(statement)
+            except psycopg.errors.ObjectInUse:
+                continue
+        return self._administer(statement)
 
     def drop_database(self, name: str) -> None:
         """Drop a database if it exists, and cut whoever is connected to it."""
@@ -126,9 +130,7 @@ class EmbeddedPostgres(Service):
         if os.geteuid() == 0 and self._pointer.exists():
             place = Path(self._pointer.read_text(encoding="utf-8").strip())
             if place != substitute_for(self.directory):
-                raise ServiceError(
-                    f"{self._pointer} names a foreign place: the directory was moved; remove it"
-                )
+                raise ServiceError(f"{self._pointer} names a foreign place: the directory was moved; remove it")
             return place / "data"
         return self.directory / "data"
 
@@ -191,7 +193,7 @@ class EmbeddedPostgres(Service):
         raise ServiceError(f"initdb failed:\n{result.stderr.strip()[-2000:]}")
 
     def _launch(self, log: int) -> subprocess.Popen[bytes]:
-        assert self._account is not None  # noqa: S101  # set by _prepare, which always comes first
+        assert self._account is not None  # set by _prepare, which always comes first
         values = {**self._settings, "port": str(self.port)}
         options = [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
@@ -205,9 +207,7 @@ class EmbeddedPostgres(Service):
     def _answers(self) -> bool:
         try:
             with self._connect() as connection:
-                known = connection.execute(
-                    "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
-                ).fetchone()
+                known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
                 if known is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
         except psycopg.OperationalError:

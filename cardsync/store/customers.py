@@ -1,4 +1,8 @@
-"""Customers: the fact "may differ from Ottu since ...", and the ticket that at most one process holds at a time."""
+"""Customers: the fact "may differ from Ottu since ...", and the ticket that at most one process holds at a time.
+
+Rows to ring for are picked by ``ARRAY(SELECT ... LIMIT ... FOR UPDATE SKIP LOCKED)``: inside ``IN (...)`` the planner may run the
+limited query more than once, and then picks more rows than the limit.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +181,7 @@ _FAIL = text("""
     SET ticket_no = NULL, asked_at = NULL, lease_until = NULL, rung_at = NULL,
         failures = failures + :counted, last_error = :error,
         due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
-        lane = CASE WHEN :counted = 0 THEN lane ELSE 'retry' END
+        lane = CASE WHEN :counted = 0 OR lane = 'sweep' THEN lane ELSE 'retry' END
     WHERE id = :customer AND ticket_no = :number
 """)
 
@@ -200,13 +204,13 @@ def fail(connection: Connection, ticket: Ticket, *, error: str, wait_seconds: fl
 
 _DUE = text("""
     UPDATE cardsync.customers SET rung_at = clock_timestamp()
-    WHERE id IN (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM cardsync.customers
         WHERE due_at <= clock_timestamp()
           AND (lease_until IS NULL OR lease_until <= clock_timestamp())
           AND (rung_at IS NULL OR rung_at < clock_timestamp() - make_interval(secs => :again_seconds))
         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING id
 """)
 
@@ -218,12 +222,12 @@ def due(connection: Connection, *, again_seconds: float, limit: int) -> list[int
 
 _STALEST = text("""
     UPDATE cardsync.customers SET due_at = clock_timestamp(), lane = 'sweep', rung_at = clock_timestamp()
-    WHERE id IN (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM cardsync.customers
         WHERE due_at IS NULL
           AND (reconciled_at IS NULL OR reconciled_at < clock_timestamp() - make_interval(secs => :older_seconds))
         ORDER BY reconciled_at NULLS FIRST, id LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING id
 """)
 

@@ -62,6 +62,20 @@ def pause_calls(connection: Connection, *, seconds: float, because: str) -> None
     connection.execute(_PAUSE, {"seconds": min(LONGEST_PAUSE_SECONDS, max(0.0, seconds)), "because": because})
 
 
+_LISTS_WORK = text("""
+    SELECT EXISTS (
+        SELECT 1 FROM cardsync.observations
+        WHERE asked_at > clock_timestamp() - make_interval(secs => :seconds) AND outcome IN ('changed', 'unchanged')
+    )
+""")
+
+
+def lists_work(connection: Connection, *, within_seconds: float) -> bool:
+    """Tell whether any customer's list was believed lately: then a refusal is that customer's, not our credentials'."""
+    work: bool = connection.execute(_LISTS_WORK, {"seconds": within_seconds}).scalar_one()
+    return work
+
+
 @dataclass(frozen=True, slots=True)
 class GateState:
     """The shared state as an operator sees it."""

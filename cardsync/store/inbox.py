@@ -164,11 +164,11 @@ def postpone(connection: Connection, event_id: uuid.UUID, *, error: str, wait_se
 # Ringing moves due_at on, so that one lost bell is rung again and a long queue is not filled with the same bells.
 _OVERDUE = text("""
     UPDATE cardsync.events SET due_at = clock_timestamp() + make_interval(secs => :again_seconds)
-    WHERE event_id IN (
+    WHERE event_id = ANY(ARRAY(
         SELECT event_id FROM cardsync.events
         WHERE status = 'pending' AND due_at < clock_timestamp() - make_interval(secs => :older_seconds)
         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING event_id
 """)
 

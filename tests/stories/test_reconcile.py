@@ -367,3 +367,27 @@ def test_a_list_whose_lease_ran_out_between_pages_asks_for_no_more(shop: Shop) -
             raise AssertionError("a second call was allowed")
 
     assert reconcile(shop.engine, Slow(), customer, shop.policy, jitter=0.5).outcome == "superseded"
+
+
+def test_refused_credentials_hold_everybody_back_for_a_while(shop: Shop) -> None:
+    (one,), (other,) = shop.hint("cust-1"), shop.hint("cust-2")
+    shop.ottu.error = CredentialsRefused("401")
+    shop.reconcile(one)
+    assert shop.reconcile(other).outcome == "paused"
+    assert shop.ottu.calls == 1
+
+
+def test_a_refusal_while_other_lists_work_is_that_customers_own(shop: Shop) -> None:
+    (one,), (other,), (third,) = shop.hint("cust-1"), shop.hint("cust-2"), shop.hint("cust-3")
+    shop.reconcile(one)
+    shop.ottu.error = CredentialsRefused("403")
+    assert shop.reconcile(other).outcome == "failed"
+    shop.ottu.error = None
+    assert shop.reconcile(third).outcome == "unchanged"
+
+
+def test_a_sweep_that_failed_stays_a_sweep_and_so_under_the_brake(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.error = OttuFault("502")
+    shop.reconcile(customer, lane="sweep")
+    assert shop.customer().lane == "sweep"
