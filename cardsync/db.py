@@ -102,6 +102,17 @@ def newest_revision() -> str | None:
     return ScriptDirectory(str(migrations_path())).get_current_head()
 
 
+def is_behind(revision: str | None) -> bool:
+    """Tell whether a database at ``revision`` needs migrating for this program.
+
+    One that this program does not know is newer: migrations come before new code, and old code must go on beside it.
+    """
+    if revision is None:
+        return True
+    known = {script.revision for script in ScriptDirectory(str(migrations_path())).walk_revisions()}
+    return revision in known and revision != newest_revision()
+
+
 def current_revision(engine: Engine) -> str | None:
     """The migration that the database is at, ``None`` for a database that was never migrated."""
     with engine.connect() as connection:

@@ -32,9 +32,6 @@ HINT_SECONDS: Final = Histogram(
 SIGNATURES: Final = Counter(
     "cardsync_signatures", "Verified notifications, by key (its place) and scheme.", ["key", "scheme"]
 )
-MASKED: Final = Counter(
-    "cardsync_full_numbers_masked", "Values that looked like a full card number, masked on arrival."
-)
 EVENTS: Final = Counter(
     "cardsync_events_processed", "Hints folded into what is to be looked at, by outcome.", ["outcome"]
 )

@@ -23,7 +23,8 @@ def prepare(data_dir: Path) -> None:
     """
     directory = data_dir / "metrics"
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # its mode does not come with the folder below it
+        directory.mkdir(exist_ok=True, mode=0o700)
         probe = directory / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()

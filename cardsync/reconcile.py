@@ -120,10 +120,12 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
         answer = ottu.list_cards(
             ticket.environment, ticket.customer_id, deadline_seconds=policy.list_seconds, before_call=calls.spend
         )
+        calls.count("answered")
         result = _believe(engine, ticket, answer, policy)
     except Superseded as error:
         result = Result("superseded", error=str(error))
     except (Transient, Terminal) as error:
+        calls.count(type(error).__name__)
         result = _postpone(engine, ticket, error, calls.made, jitter)
     seconds = time.monotonic() - began
     metrics.RECONCILIATIONS.labels(ticket.lane, result.outcome).inc()
@@ -154,6 +156,12 @@ class _Calls:
                 customers.renew(connection, self._ticket, lease_seconds=self._policy.lease_seconds)
             gate.spend_call(connection, self._ticket.lane, daily_calls=self._policy.daily_calls)
         self.made += 1
+
+    def count(self, outcome: str) -> None:
+        """Count the calls by outcome: how the last one ended; those before it were pages that were answered."""
+        if self.made:
+            metrics.CALLS.labels("list", outcome).inc()
+            metrics.CALLS.labels("list", "answered").inc(self.made - 1)
 
 
 def _believe(engine: Engine, ticket: Ticket, answer: CardList, policy: ReconcilePolicy) -> Result:

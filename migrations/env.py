@@ -29,8 +29,11 @@ def include_name(name: str | None, type_: str, _parents: object) -> bool:
 
 def run() -> None:
     # A user named like our schema would have it as the default one, which Alembic compares under no name at all.
+    # No pool: the end of the connection is what lets the advisory lock go.
     engine = create_engine(
-        db.sqlalchemy_url(database_url()), connect_args={"options": "-c search_path=public"}
+        db.sqlalchemy_url(database_url()),
+        connect_args={"options": "-c search_path=public"},
+        poolclass=NullPool,
     )
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})

@@ -26,6 +26,10 @@ EVENTS_A_MESSAGE: Final = 100  # what one transaction settles (store.inbox)
 # After a failed publish: rather than try again for each bell, and wait a second each time, drop those of this time.
 QUIET_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 3.0
+# After a message: so long for each event in it, up to the bound. A publish costs as much of the processor as answering a hint.
+# A few events a second are each rung for at once; a flood of them shares messages, and leaves the processor to answers.
+GATHER_SECONDS_AN_EVENT: Final = 0.004
+GATHER_SECONDS: Final = 0.1
 
 
 class Ringer:
@@ -69,6 +73,7 @@ class Ringer:
             # A customer needs one bell, however often it was rung for.
             for customer in dict.fromkeys(i for i in batch if isinstance(i, int)):
                 self._publish(RECONCILE_CUSTOMER, CUSTOMERS, customer)
+            time.sleep(min(len(events) * GATHER_SECONDS_AN_EVENT, GATHER_SECONDS))
 
     def _batches(self) -> Iterator[list[uuid.UUID | int]]:
         """Whatever is waiting, as soon as something is."""
@@ -93,11 +98,16 @@ class Ringer:
         if time.monotonic() < self._quiet_until:
             metrics.RINGS.labels("dropped").inc()
             return
-        try:
-            self._app.send_task(task, args=[argument], queue=to, retry=False)
-        except Exception as error:  # noqa: BLE001  (a thread's border; brokers' clients raise many kinds)
-            self._quiet_until = time.monotonic() + QUIET_SECONDS
-            metrics.RINGS.labels("failed").inc()
-            log.warning("bell_not_rung", task=task, error=type(error).__name__)
-        else:
-            metrics.RINGS.labels("rung").inc()
+        # Twice: a pooled connection may have died while nobody rang, and the second try opens a new one.
+        for is_last in (False, True):
+            try:
+                # The text of the arguments, for monitors, costs more than sending them.
+                self._app.send_task(task, args=[argument], queue=to, retry=False, argsrepr="", kwargsrepr="")
+            except Exception as error:  # noqa: BLE001  (a thread's border; brokers' clients raise many kinds)
+                if is_last:
+                    self._quiet_until = time.monotonic() + QUIET_SECONDS
+                    metrics.RINGS.labels("failed").inc()
+                    log.warning("bell_not_rung", task=task, error=type(error).__name__)
+            else:
+                metrics.RINGS.labels("rung").inc()
+                return

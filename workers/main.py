@@ -6,6 +6,8 @@ threads: the work waits on Ottu and PostgreSQL, and (tried) a prefork worker on 
 
 from __future__ import annotations
 
+import os
+import queue
 import signal
 import threading
 import time
@@ -13,12 +15,14 @@ from types import FrameType
 from typing import Final
 
 import structlog
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutting_down
+from celery.worker import state as celery_state
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync import db
 from cardsync.ottu import OttuClient
+from cardsync.reconcile import ReconcilePolicy
 from cardsync.settings import Settings
 from cardsync.store import gate
 from workers.app import QUEUES, create_app
@@ -29,6 +33,8 @@ from workers.tasks import Hands, add_tasks
 log = structlog.get_logger(__name__)
 
 DATABASE_POLL_SECONDS: Final = 1.0
+# After the last task: what closing may take. Longer than the bells' own bound.
+CLOSE_SECONDS: Final = 8.0
 
 
 def run_worker(settings: Settings) -> None:
@@ -47,6 +53,7 @@ def run_worker(settings: Settings) -> None:
     app = create_app(settings)
     add_tasks(app, Hands(settings, engine, ottu, bells))
     setup_logging.connect(_keep_our_logging)
+    _end_in_time(ReconcilePolicy.of(settings).lease_seconds)
     log.info("worker_started", threads=settings.worker_threads)
     worker = app.Worker(
         pool="threads",
@@ -88,12 +95,38 @@ def _keep_our_logging(**_: object) -> None:
     """Celery sets up logging of its own unless somebody listens to this signal."""
 
 
+def _end_in_time(task_seconds: float) -> None:
+    """End the process in time once it is told to stop: Celery, closing, waits for a frozen broker for ever.
+
+    By then the work is done, or in the database to be done again. A thread that waits from the start, and a queue that may
+    be filled inside a signal's handler: starting a thread there could wait for a lock that the interrupted code holds.
+    """
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def tell(**_: object) -> None:
+        told.put(None)
+
+    def watch() -> None:
+        told.get()
+        until = time.monotonic() + task_seconds
+        while celery_state.active_requests and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(CLOSE_SECONDS)
+        log.warning("worker_stopped", because="the broker does not let go")
+        os._exit(0)
+
+    worker_shutting_down.connect(tell, weak=False)
+    threading.Thread(target=watch, name="end-in-time", daemon=True).start()
+
+
 def _stop_event() -> threading.Event:
     """An event that SIGTERM and SIGINT set."""
     stopping = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         stopping.set()
+        # Celery's worker sets handlers of its own, but late in its start; it looks here before it takes any work.
+        celery_state.should_stop = 0
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, text
@@ -19,6 +19,24 @@ Status = Literal["pending", "done", "ignored", "failed"]
 
 MAX_ATTEMPTS: Final = 10  # over about half an hour; then an operator looks, and replays
 SETTLE_AT_ONCE: Final = 100  # events in one transaction: short enough to hold no lock for long
+
+
+_FACTS: Final = tuple(field.name for field in fields(CardFacts))
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A notification as it is stored: what it says, the hash of its bytes, and who vouched for it."""
+
+    event: Event
+    body_hash: bytes
+    scheme: Scheme
+    key_id: str
+
+    @property
+    def status(self) -> Literal["pending", "ignored"]:
+        """Whether there is work in it."""
+        return "pending" if self.event.ignored_because is None else "ignored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +62,24 @@ class PendingHint:
     attempts: int
 
 
+# One parameter however many rows: the same prepared statement for one hint and for thirty, and one value to send. Rows come
+# sorted by hash, so that two transactions which hold the same notifications wait for each other in one order.
 _INSERT = text("""
     INSERT INTO cardsync.events (
         body_hash, status, kind, ignored_because, environment, customer_id, session_id, reference_number, result, state,
         payment_type, agreement_id, scheme, key_id, token, facts, settled_at
-    ) VALUES (
-        :body_hash, :status, :kind, :ignored_because, :environment, :customer_id, :session_id, :reference_number, :result,
-        :state, :payment_type, :agreement_id, :scheme, :key_id, :token, cast(:facts AS jsonb),
-        CASE WHEN :status = 'ignored' THEN clock_timestamp() END
+    )
+    SELECT
+        decode(body_hash, 'hex'), status, kind, ignored_because, environment, customer_id, session_id, reference_number,
+        result, state, payment_type, agreement_id, scheme, key_id, token, facts,
+        CASE WHEN status = 'ignored' THEN clock_timestamp() END
+    FROM json_to_recordset(cast(:rows AS json)) AS row (
+        body_hash text, status text, kind text, ignored_because text, environment text, customer_id text,
+        session_id text, reference_number text, result text, state text, payment_type text, agreement_id text,
+        scheme text, key_id text, token text, facts jsonb
     )
     ON CONFLICT (body_hash) DO NOTHING
-    RETURNING event_id
+    RETURNING body_hash, event_id
 """)
 
 # A duplicate of an event whose work failed is a wish to try again: it must not be hidden by having been seen.
@@ -66,36 +91,45 @@ _SEEN = text("""
 _FIND = text("SELECT event_id, status FROM cardsync.events WHERE body_hash = :body_hash")
 
 
-def store(connection: Connection, event: Event, *, body_hash: bytes, scheme: Scheme, key_id: str) -> Stored:
-    """Insert the event unless its body's hash is known; reopen a known one that failed."""
-    status: Status = "ignored" if event.ignored_because is not None else "pending"
-    hint = event.card if status == "pending" else None
-    row = connection.execute(
-        _INSERT,
-        {
-            "body_hash": body_hash,
-            "status": status,
-            "kind": event.kind,
-            "ignored_because": event.ignored_because,
-            "environment": event.environment,
-            "customer_id": event.customer_id,
-            "session_id": event.session_id,
-            "reference_number": event.reference_number,
-            "result": event.result,
-            "state": event.state,
-            "payment_type": event.payment_type,
-            "agreement_id": event.agreement_id,
-            "scheme": scheme,
-            "key_id": key_id,
-            "token": hint.token.reveal() if hint else None,
-            "facts": json.dumps(asdict(hint.facts)) if hint else None,
-        },
-    ).one_or_none()
-    if row is not None:
-        return Stored(row.event_id, status, fresh=True)
-    known = connection.execute(_SEEN, {"body_hash": body_hash}).one_or_none()
+def store(connection: Connection, new: Sequence[NewEvent]) -> list[Stored]:
+    """Insert those events whose body's hash is not known, in one statement; reopen a known one that failed."""
+    rows = [_as_row(one) for one in sorted(new, key=lambda one: one.body_hash)]
+    inserted = connection.execute(_INSERT, {"rows": json.dumps(rows)})
+    fresh = {bytes(row.body_hash): row.event_id for row in inserted}
+    stored = []
+    for one in new:
+        event_id = fresh.pop(one.body_hash, None)  # the same bytes twice at once: one is new, the other its duplicate
+        stored.append(_seen(connection, one) if event_id is None else Stored(event_id, one.status, fresh=True))
+    return stored
+
+
+def _as_row(new: NewEvent) -> dict[str, object]:
+    event = new.event
+    hint = event.card if new.status == "pending" else None
+    return {
+        "body_hash": new.body_hash.hex(),
+        "status": new.status,
+        "kind": event.kind,
+        "ignored_because": event.ignored_because,
+        "environment": event.environment,
+        "customer_id": event.customer_id,
+        "session_id": event.session_id,
+        "reference_number": event.reference_number,
+        "result": event.result,
+        "state": event.state,
+        "payment_type": event.payment_type,
+        "agreement_id": event.agreement_id,
+        "scheme": new.scheme,
+        "key_id": new.key_id,
+        "token": hint.token.reveal() if hint else None,
+        "facts": {name: getattr(hint.facts, name) for name in _FACTS} if hint else None,
+    }
+
+
+def _seen(connection: Connection, new: NewEvent) -> Stored:
+    known = connection.execute(_SEEN, {"body_hash": new.body_hash}).one_or_none()
     if known is None:
-        known = connection.execute(_FIND, {"body_hash": body_hash}).one()
+        known = connection.execute(_FIND, {"body_hash": new.body_hash}).one()
     return Stored(known.event_id, known.status, fresh=False)
 
 

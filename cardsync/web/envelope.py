@@ -1,0 +1,42 @@
+"""What every request and every answer has: a request id, and headers that tell browsers to keep their hands off."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Final
+
+import structlog
+from flask import Flask, Response, request
+
+_USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# Answers are data for programs: nothing of them may be framed, sniffed, stored or run.
+_HEADERS: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+    ("X-Frame-Options", "DENY"),
+)
+_CONTENT_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+
+
+def register(app: Flask) -> None:
+    """Give every request its id before, and every answer its headers after."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+
+def _begin() -> None:
+    given = request.environ.get("HTTP_X_REQUEST_ID", "")
+    request_id = given if _USABLE_ID.fullmatch(given) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+def _finish(response: Response) -> Response:
+    headers = response.headers
+    headers.extend(_HEADERS)
+    headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)
+    headers.add("X-Request-ID", structlog.contextvars.get_contextvars().get("request_id", ""))
+    return response

@@ -1,0 +1,141 @@
+"""``/metrics`` for Prometheus: the counters of all processes of this host, and gauges of the state in the database.
+
+Gauges are read when asked for, within a bound: while the database is away the counters are still shown, with
+``cardsync_database_up 0`` in the gauges' place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from cardsync.metrics_files import is_shared
+from cardsync.store import figures
+from cardsync.web.probes import NoAnswer, Probe
+from cardsync.web.services import Services
+
+WAIT_SECONDS: Final = 1.0
+QUEUES_KEEP_SECONDS: Final = 1.0
+STOCK_KEEP_SECONDS: Final = 15.0  # it passes over whole tables, and changes slowly
+
+Value = TypeVar("Value")
+
+
+def blueprint(services: Services) -> Blueprint:
+    """The route, with the registries behind it."""
+    made = Blueprint("metrics", __name__)
+    state = CollectorRegistry(auto_describe=False)
+    state.register(_State(services.engine, services.settings.ottu_daily_calls))
+
+    @made.get("/metrics")
+    def metrics() -> Response:
+        text = generate_latest(_counters()) + generate_latest(state)
+        return Response(text, content_type=CONTENT_TYPE_LATEST)
+
+    return made
+
+
+def _counters() -> CollectorRegistry:
+    if not is_shared():
+        return REGISTRY
+    merged = CollectorRegistry()
+    MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+    return merged
+
+
+class _State(Collector):
+    """The gauges."""
+
+    def __init__(self, engine: Engine, daily_calls: int) -> None:
+        self._daily_calls = daily_calls
+        self._queues = Probe(_asking(engine, figures.queues), keep_seconds=QUEUES_KEEP_SECONDS)
+        self._stock = Probe(_asking(engine, figures.stock), keep_seconds=STOCK_KEEP_SECONDS)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read what can be read in time."""
+        queues = _read(self._queues)
+        yield _gauge("cardsync_database_up", "Whether the database answers.", queues is not None)
+        if queues is not None:
+            yield from _queue_gauges(queues, self._daily_calls)
+        stock = None if queues is None else _read(self._stock)
+        if stock is not None:
+            yield from _stock_gauges(stock)
+
+
+def _asking(engine: Engine, read: Callable[[Connection], Value]) -> Callable[[], Value]:
+    def ask() -> Value:
+        with engine.connect() as connection:
+            return read(connection)
+
+    return ask
+
+
+def _read(probe: Probe[Value]) -> Value | None:
+    try:
+        return probe.read(wait_seconds=WAIT_SECONDS)
+    except (NoAnswer, SQLAlchemyError):
+        return None
+
+
+def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, help_text, value=float(value))
+
+
+def _gauges(name: str, help_text: str, label: str, values: Iterable[tuple[object, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, help_text, labels=[label])
+    for labelled, value in values:
+        family.add_metric([str(labelled)], float(value))
+    return family
+
+
+def _queue_gauges(queues: figures.QueueFigures, daily_calls: int) -> Iterator[Metric]:
+    yield _gauge("cardsync_inbox_pending", "Hints that wait to be processed.", queues.pending_events)
+    yield _gauge("cardsync_inbox_oldest_seconds", "Age of the oldest waiting hint.", queues.oldest_pending_seconds)
+    yield _gauge("cardsync_inbox_failed", "Hints given up, for an operator.", queues.failed_events)
+    yield _gauge("cardsync_customers_due", "Customers due to be looked at.", queues.due_customers)
+    yield _gauge(
+        "cardsync_customers_due_oldest_seconds",
+        "For how long the longest due customer is due.",
+        queues.oldest_due_seconds,
+    )
+    yield _gauges(
+        "cardsync_ottu_calls_last_day",
+        "Calls to Ottu in the last 24 hours, by lane.",
+        "lane",
+        queues.calls_by_lane.items(),
+    )
+    yield _gauge("cardsync_ottu_calls_budget", "Calls allowed in 24 hours.", daily_calls)
+    yield _gauge("cardsync_ottu_calls_paused", "Whether all calls are paused.", queues.calls_paused)
+    yield _gauge(
+        "cardsync_removal_brake_engaged",
+        "Whether removals are stopped until an operator releases them.",
+        queues.removal_brake_engaged,
+    )
+    yield _gauge("cardsync_feed_head", "Number of the newest card change.", queues.feed_head)
+
+
+def _stock_gauges(stock: figures.StockFigures) -> Iterator[Metric]:
+    yield _gauges("cardsync_cards", "Cards, by status.", "status", stock.cards_by_status.items())
+    yield _gauge("cardsync_customers", "Customers known.", stock.customers)
+    yield _gauge("cardsync_customers_dirty", "Customers who may differ from Ottu.", stock.dirty_customers)
+    yield _gauge("cardsync_customers_never_reconciled", "Customers never yet looked at.", stock.never_reconciled)
+    yield _gauges(
+        "cardsync_customers_reconciled_within",
+        "Customers of whom a list no older than so many seconds is believed.",
+        "seconds",
+        stock.reconciled_within.items(),
+    )
+    yield _gauge(
+        "cardsync_reconciliation_oldest_seconds",
+        "Age of the oldest list that is believed of a customer.",
+        stock.oldest_reconciliation_seconds,
+    )

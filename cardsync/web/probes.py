@@ -1,0 +1,59 @@
+"""Questions whose answers may not come: asked on a thread of their own, waited for within a bound, kept for a moment.
+
+A frozen database holds one thread of each probe, not one of each request that asks after it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class NoAnswer(Exception):
+    """The question was not answered within the bound."""
+
+
+class Probe(Generic[Value]):
+    """One question. ``read`` raises ``NoAnswer``, or what the question itself raised."""
+
+    def __init__(self, question: Callable[[], Value], *, keep_seconds: float) -> None:
+        self._question = question
+        self._keep_seconds = keep_seconds
+        self._condition = threading.Condition()
+        self._asking = False
+        self._answer: tuple[Value] | None = None
+        self._error: Exception | None = None
+        self._answered_at = float("-inf")
+
+    def read(self, *, wait_seconds: float) -> Value:
+        """Return an answer that was no older than ``keep_seconds`` when this was called."""
+        began = time.monotonic()
+        deadline = began + wait_seconds
+        with self._condition:
+            while self._answered_at < began - self._keep_seconds:
+                if not self._asking:
+                    self._asking = True
+                    threading.Thread(target=self._ask, name="probe", daemon=True).start()
+                if not self._condition.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise NoAnswer
+            if self._error is not None:
+                raise self._error
+            assert self._answer is not None
+            return self._answer[0]
+
+    def _ask(self) -> None:
+        answer: tuple[Value] | None = None
+        error: Exception | None = None
+        try:
+            answer = (self._question(),)
+        except Exception as raised:  # noqa: BLE001  (a thread's border; the reader gets it)
+            error = raised
+        with self._condition:
+            self._answer, self._error = answer, error
+            self._answered_at = time.monotonic()
+            self._asking = False
+            self._condition.notify_all()

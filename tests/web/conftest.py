@@ -1,0 +1,101 @@
+"""The application on a real database, with bells that only note what was rung."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine
+
+from cardsync import db
+from cardsync.settings import Settings
+from cardsync.store import keys
+from cardsync.store.keys import SCOPES, Scope
+from cardsync.web import create_app
+from tests import payloads
+
+SECRET = "a-secret-key-of-the-tests-32-characters"
+
+
+@dataclass
+class NotingBells:
+    """Notes who was rung for."""
+
+    events: list[uuid.UUID] = field(default_factory=list)
+    customers: list[int] = field(default_factory=list)
+
+    def ring_events(self, event_ids: Sequence[uuid.UUID]) -> None:
+        self.events.extend(event_ids)
+
+    def ring_customers(self, customers: Sequence[int]) -> None:
+        self.customers.extend(customers)
+
+
+@pytest.fixture
+def bells() -> NotingBells:
+    return NotingBells()
+
+
+@pytest.fixture
+def make_settings(database_url: str) -> Callable[..., Settings]:
+    """Settings with a broker that is not there."""
+
+    def make(**overrides: object) -> Settings:
+        values: dict[str, object] = {
+            "database_url": database_url,
+            "broker_url": "redis://127.0.0.1:1/0",
+            "secret_key": SECRET,
+            "ottu_webhook_keys": f"an-older-key,{payloads.KEY}",
+            **overrides,
+        }
+        return Settings.model_validate(values)
+
+    return make
+
+
+@pytest.fixture
+def ingest_engine(database_url: str) -> Iterator[Engine]:
+    made = db.make_engine(database_url, autocommit=True)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def make_app(
+    make_settings: Callable[..., Settings], ingest_engine: Engine, engine: Engine, bells: NotingBells
+) -> Callable[..., Flask]:
+    """An application with some settings changed, or with other bells or engines."""
+
+    def make(**overrides: object) -> Flask:
+        parts = {"ingest_engine": ingest_engine, "engine": engine, "bells": bells}
+        parts |= {name: overrides.pop(name) for name in list(overrides) if name in parts}
+        return create_app(make_settings(**overrides), **parts)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def bearer(engine: Engine) -> Callable[..., dict[str, str]]:
+    """The headers of a new key with these scopes; all of them if none is named."""
+
+    def make(*scopes: Scope) -> dict[str, str]:
+        key = keys.new_key()
+        with engine.begin() as connection:
+            keys.create(connection, "test", keys.key_hash(key), scopes or SCOPES)
+        return {"Authorization": f"Bearer {key}"}
+
+    return make

@@ -1,0 +1,220 @@
+"""Health, figures, logs: what is told when parts are away, and how long it takes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
+
+from cardsync import db
+from cardsync.store import gate
+from cardsync.web import steadylog
+from cardsync.web.probes import NoAnswer, Probe
+from cardsync.web.steadylog import SteadyLog
+from tests import payloads
+from tests.web.conftest import SECRET
+from tests.web.registry_rows import add_card
+
+AWAY = "postgresql://nobody@127.0.0.1:1/none"
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """A port where something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def ready(app: Flask) -> tuple[int, str, dict[str, str]]:
+    response = app.test_client().get("/readyz")
+    answer = response.json
+    assert answer is not None
+    return response.status_code, answer["status"], answer["checks"]
+
+
+def test_it_lives_without_anything_else(make_app: Callable[..., Flask]) -> None:
+    client = make_app(engine=db.make_engine(AWAY), ingest_engine=db.make_engine(AWAY)).test_client()
+    assert client.get("/livez").status_code == 200
+
+
+def test_with_everything_there_it_is_ready(make_app: Callable[..., Flask], listener: int) -> None:
+    found = ready(make_app(broker_url=f"amqp://guest:guest@127.0.0.1:{listener}//"))
+    assert found == (200, "ready", dict.fromkeys(("database", "migrations", "secret_key", "broker", "ottu"), "ok"))
+
+
+def test_without_the_broker_it_still_takes_hints(app: Flask) -> None:
+    status, word, checks = ready(app)
+    assert (status, word) == (200, "degraded")
+    assert checks["broker"] == "does not answer"
+
+
+def test_without_the_database_it_is_not_ready(make_app: Callable[..., Flask]) -> None:
+    status, word, checks = ready(make_app(engine=db.make_engine(AWAY)))
+    assert (status, word) == (503, "not ready")
+    assert checks["database"].startswith("cannot be used")
+    assert checks["migrations"].startswith("unknown")
+
+
+def test_a_database_that_takes_connections_and_says_nothing_delays_no_probe(
+    make_app: Callable[..., Flask], listener: int
+) -> None:
+    app = make_app(engine=db.make_engine(f"postgresql://nobody@127.0.0.1:{listener}/none"))
+    began = time.monotonic()
+    status, _, checks = ready(app)
+    assert time.monotonic() - began < 2
+    assert (status, checks["database"]) == (503, "no answer within 1 s")
+
+
+def test_an_unmigrated_database_is_not_ready(make_app: Callable[..., Flask], database_url: str, engine: Engine) -> None:
+    db.downgrade(database_url, "base")
+    status, _, checks = ready(make_app())
+    assert (status, checks["database"], checks["migrations"]) == (503, "ok", "not migrated")
+
+
+def test_a_newer_database_is_ready_for_a_program_that_goes_on_beside_the_new_one(
+    make_app: Callable[..., Flask], engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cardsync.alembic_version SET version_num = '9999'"))
+    status, _, checks = ready(make_app())
+    assert (status, checks["migrations"]) == (200, "ok")
+
+
+def test_another_secret_key_is_not_ready(make_app: Callable[..., Flask], engine: Engine) -> None:
+    with engine.begin() as connection:
+        gate.check_secret(connection, b"another-key-another-key-another-key-")
+    status, _, checks = ready(make_app())
+    assert status == 503
+    assert "CARDSYNC_SECRET_KEY" in checks["secret_key"]
+    assert SECRET not in str(checks)
+
+
+def test_paused_calls_are_told_and_stop_nothing(make_app: Callable[..., Flask], engine: Engine, listener: int) -> None:
+    with engine.begin() as connection:
+        gate.pause_calls(connection, seconds=60, because="credentials refused")
+    status, _, checks = ready(make_app(broker_url=f"redis://127.0.0.1:{listener}/0"))
+    assert status == 200
+    assert "credentials refused" in checks["ottu"]
+
+
+def test_metrics_show_counters_and_the_state(client: FlaskClient, engine: Engine) -> None:
+    add_card(engine)
+    client.post("/webhooks/ottu", data=payloads.signed(payloads.save_card()), content_type="application/json")
+    found = samples(client.get("/metrics").text)
+    assert found["cardsync_database_up", ()] == 1
+    assert found["cardsync_inbox_pending", ()] == 1
+    assert found["cardsync_cards", (("status", "active"),)] == 1
+    assert found["cardsync_customers", ()] == 1
+    assert found["cardsync_feed_head", ()] == 1
+    assert found["cardsync_removal_brake_engaged", ()] == 0
+    assert found["cardsync_ottu_calls_budget", ()] == 90_000
+    assert found["cardsync_hints_total", (("outcome", "accepted"),)] >= 1
+
+
+def test_without_the_database_the_counters_are_still_shown(make_app: Callable[..., Flask]) -> None:
+    found = samples(make_app(engine=db.make_engine(AWAY)).test_client().get("/metrics").text)
+    assert found["cardsync_database_up", ()] == 0
+    assert any(name == "cardsync_hint_answer_seconds_count" for name, _ in found)
+
+
+def samples(exposed: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = text_string_to_metric_families(exposed)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def test_a_question_without_an_answer_holds_one_thread_however_often_it_is_asked() -> None:
+    asked: list[int] = []
+    released = threading.Event()
+
+    def question() -> int:
+        asked.append(1)
+        released.wait(10)
+        return len(asked)
+
+    probe = Probe(question, keep_seconds=60)
+    for _ in range(3):
+        with pytest.raises(NoAnswer):
+            probe.read(wait_seconds=0.01)
+    released.set()
+    assert probe.read(wait_seconds=10) == probe.read(wait_seconds=10) == 1
+    assert len(asked) == 1
+
+
+def test_a_failed_question_tells_why_and_is_asked_again() -> None:
+    answers: list[Exception] = [ValueError(), KeyError()]
+
+    def question() -> None:
+        raise answers.pop(0)
+
+    probe = Probe(question, keep_seconds=0)
+    for kind in (ValueError, KeyError):
+        with pytest.raises(kind):
+            probe.read(wait_seconds=10)
+
+
+def test_a_flood_of_refusals_leaves_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[dict[str, object]] = []
+
+    class Log:
+        def warning(self, event: str, **facts: object) -> None:
+            lines.append({"event": event, **facts})
+
+    monkeypatch.setattr(steadylog, "log", Log())
+    now = [5.0]
+    log = SteadyLog(10, clock=lambda: now[0])
+    for _ in range(1_000):
+        log.warning("refused")
+    now[0] = 6.0
+    log.warning("refused")
+    assert len(lines) == 11
+    assert lines[-1] == {"event": "refused", "left_out_before": 990}
+
+
+def test_an_unforeseen_error_tells_nothing_of_itself(
+    app: Flask, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> str:
+        raise RuntimeError("9999000000000001")
+
+    app.add_url_rule("/broken", view_func=broken)
+    response = app.test_client().get("/broken")
+    assert (response.status_code, response.content_type) == (500, "application/problem+json")
+    assert response.json["request_id"] == response.headers["X-Request-ID"]  # type: ignore[index]
+    written = "".join(capsys.readouterr()) + caplog.text
+    assert "request_failed" in written
+    assert "9999000000000001" not in response.text + written
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/v1/cards"])
+def test_every_answer_has_its_headers_and_a_request_id(client: FlaskClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers.getlist("X-Content-Type-Options") == ["nosniff"]
+    assert headers.getlist("Cache-Control") == ["no-store"]
+    assert headers.getlist("Referrer-Policy") == ["no-referrer"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert len(headers["X-Request-ID"]) == 32
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/v1/cards"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods_are_405(client: FlaskClient, path: str, method: str) -> None:
+    response = client.open(path, method=method)
+    assert (response.status_code, response.content_type) == (405, "application/problem+json")
+    assert "GET" in response.headers["Allow"]
+
+
+def test_a_doubled_slash_is_not_redirected(client: FlaskClient) -> None:
+    assert client.get("//v1/cards").status_code == 404
+
+
+def test_the_state_is_read_without_a_whole_table_of_events(engine: Engine) -> None:
+    with engine.connect() as connection:
+        indexes = connection.execute(text("SELECT indexname FROM pg_indexes WHERE tablename = 'events'")).scalars()
+        assert {"events_pending", "events_failed"} <= set(indexes)
