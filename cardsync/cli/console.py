@@ -1,0 +1,195 @@
+"""What commands share: settings, an engine, output for people and for programs, and how to fail.
+
+Data goes to standard output, and everything else to standard error: progress, notes, failures. On a terminal
+there are tables and bars; elsewhere plain lines, columns parted by tabs. Texts that others chose (a
+customer's id) are shown with their control characters escaped: they never drive a terminal.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+import click
+from psycopg import Error as DriverError
+from psycopg import errors as driver_errors
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from cardsync import db, settings
+from cardsync.errors import Misconfigured
+from cardsync.settings import Need, Settings
+
+STATEMENT_TIMEOUT_MS: Final = 30_000  # a person waits, and may ask for more than a request may
+PLAIN_PROGRESS_SECONDS: Final = 5.0  # between lines of progress where there is no terminal
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Failed(click.ClickException):
+    """What was asked for was not (all) done: one line, exit status 1."""
+
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"cardsync: {self.message}", file=file, err=file is None)
+
+
+def load(*needs: Need) -> Settings:
+    """Read the settings. Raises ``Misconfigured``, which the group turns into a line and exit status 2."""
+    return settings.load(*needs)
+
+
+def database_url(loaded: Settings) -> str:
+    """The database's address. Raises ``Misconfigured`` if it is not set, or no address of PostgreSQL's."""
+    if loaded.database_url is None:
+        raise Misconfigured("CARDSYNC_DATABASE_URL is missing")
+    url = loaded.database_url.get_secret_value()
+    try:
+        db.sqlalchemy_url(url)
+    except (ArgumentError, ValueError):  # their texts may quote parts of it, and it holds a password
+        raise Misconfigured("CARDSYNC_DATABASE_URL is wrong: not a well-formed address") from None
+    return url
+
+
+@contextmanager
+def engine(loaded: Settings, *, connections: int = 2) -> Iterator[Engine]:
+    """An engine for the time of one command."""
+    made = db.make_engine(
+        database_url(loaded),
+        name="cardsync cli",
+        pool_size=connections,
+        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+    )
+    try:
+        yield made
+    finally:
+        made.dispose()
+
+
+def database_error(error: Exception) -> str | None:
+    """An error of the database's in one line without values or addresses; ``None`` for any other error."""
+    if isinstance(error, PoolTimeout):
+        return "the database does not answer: no connection became free"
+    if not isinstance(error, DBAPIError | DriverError):
+        return "the database's client failed" if isinstance(error, SQLAlchemyError) else None
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(origin, driver_errors.UndefinedTable | driver_errors.InvalidSchemaName):
+        return "the database is not migrated; run: cardsync db upgrade"
+    if isinstance(origin, DriverError) and origin.diag.message_primary:
+        # The primary message names things; values stand in the detail, which is left out.
+        return f"the database refused: {origin.diag.message_primary}"
+    reason = next(iter(str(origin).strip().splitlines()), type(origin).__name__)
+    return f"the database does not answer: {reason}"
+
+
+def printable(value: object) -> str:
+    """``value`` as text that is safe on a terminal and stays on one line."""
+    if value is None:
+        return "-"
+    if isinstance(value, dt.datetime):
+        return rfc3339(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(printable(v) for v in value) or "-"
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def rfc3339(moment: dt.datetime) -> str:
+    """A moment in UTC, with ``Z``."""
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as JSON: moments as RFC 3339, in UTC."""
+    click.echo(json.dumps(value, default=_json, ensure_ascii=False, indent=2))
+
+
+def _json(value: object) -> str:
+    if isinstance(value, dt.datetime):
+        return rfc3339(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Print those columns of the rows: a table on a terminal, lines parted by tabs elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(printable(row[c]) for c in columns))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        # An id that is cut cannot be copied; other texts may be folded.
+        ids = (len(str(row[column])) for row in rows if isinstance(row[column], uuid.UUID))
+        table.add_column(column, overflow="fold", min_width=max(ids, default=None))
+    for row in rows:
+        table.add_row(*(Text(printable(row[c])) for c in columns))
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print one thing's facts, a line each."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        click.echo(f"{name:<{width}}  {printable(value)}")
+
+
+def note(text: str) -> None:
+    """Say something beside the data."""
+    click.echo(text, err=True)
+
+
+def fail(text: str) -> NoReturn:
+    """End the command with one line and exit status 1."""
+    raise Failed(text)
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
+    """Show how far a long command is, on standard error; call the yielded function with steps and a remark."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_progress(label, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=total, remark="")
+        yield lambda steps, remark: bar.update(task, advance=steps, remark=remark)
+
+
+def _plain_progress(label: str, total: int | None) -> Callable[[int, str], None]:
+    done, said = 0, time.monotonic()
+
+    def advance(steps: int, remark: str) -> None:
+        nonlocal done, said
+        done += steps
+        if time.monotonic() - said >= PLAIN_PROGRESS_SECONDS:
+            said = time.monotonic()
+            of_all = f" of {total}" if total is not None else ""
+            note(f"{label}: {done}{of_all}{f', {remark}' if remark else ''}")
+
+    return advance

@@ -1,0 +1,246 @@
+"""``cardsync doctor``: is everything there that the processes need, and what to do where it is not.
+
+It changes nothing, but for one call to Ottu, which is counted in the budget. Every look has a bound in time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import Engine, text
+
+from cardsync import db
+from cardsync.cli import console
+from cardsync.errors import BudgetSpent, CallsPaused, CardsyncError, CredentialsRefused, Misconfigured
+from cardsync.settings import Need, Settings
+from cardsync.store import gate, operator
+
+BROKER_SECONDS: Final = 2.0
+CLOCK_SECONDS: Final = 2.0  # a larger difference makes logs of several hosts hard to read; nothing worse
+OLDEST_POSTGRESQL: Final = 15
+NEEDS: Final[tuple[Need, ...]] = ("database", "broker", "secret", "webhook", "ottu")
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+MARKS: Final[dict[Status, tuple[str, str]]] = {
+    "ok": ("✓", "green"),
+    "warning": ("!", "yellow"),
+    "failed": ("✗", "bold red"),
+    "skipped": ("-", "dim"),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, what was found, and what to do about it."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str | None = None
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="Don't call Ottu.")
+@console.json_option
+def doctor(offline: bool, as_json: bool) -> None:
+    """Check settings, services, clock and credentials; say what to do. Makes one call to Ottu."""
+    shown = Console()
+    checks = []
+    for check in _checks(offline):
+        checks.append(check)
+        if not as_json:
+            _print(check, shown)
+    failed = sum(check.status == "failed" for check in checks)
+    warnings = sum(check.status == "warning" for check in checks)
+    if as_json:
+        listed = [dataclasses.asdict(check) for check in checks]
+        console.print_json({"failed": failed, "warnings": warnings, "checks": listed})
+    if failed:
+        console.fail(f"{failed} of {len(checks)} checks failed")
+
+
+def _print(check: Check, shown: Console) -> None:
+    if shown.is_terminal:
+        mark, style = MARKS[check.status]
+        shown.print(Text.assemble((f"{mark} {check.name:<12} ", style), check.found))
+        if check.advice:
+            shown.print(Text(f"  {'':<12} → {check.advice}", "italic"))
+    else:
+        advice = f"; {check.advice}" if check.advice else ""
+        click.echo(f"{check.status}\t{check.name}\t{check.found}{advice}")
+
+
+def _checks(offline: bool) -> Iterator[Check]:
+    try:
+        loaded = console.load()
+    except Misconfigured as error:
+        yield Check("settings", "failed", str(error), "correct it; the other checks need the settings")
+        return
+    missing = list(_missing())
+    yield from missing or [Check("settings", "ok", "all that the processes need is set")]
+    yield _data_directory(loaded.data_dir)
+    yield _broker(loaded)
+    if loaded.database_url is None:
+        yield Check("database", "skipped", "not set")
+        return
+    with console.engine(loaded) as engine:
+        database = list(_database(engine))
+        yield from database
+        usable = all(check.status != "failed" for check in database)
+        if not usable:
+            return
+        yield from _shared_state(engine, loaded)
+        yield _ottu(engine, loaded, offline)
+
+
+def _missing() -> Iterator[Check]:
+    for need in NEEDS:
+        try:
+            console.load(need)
+        except Misconfigured as error:
+            yield Check("settings", "failed", str(error), "set it in the environment or in .env")
+
+
+def _data_directory(directory: Path) -> Check:
+    name = "data folder"
+    if not directory.exists():
+        parent = next(p for p in directory.absolute().parents if p.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            return Check(name, "ok", f"{directory} will be made at the first start")
+        return Check(name, "failed", f"{directory} cannot be made", "make it, or set CARDSYNC_DATA_DIR")
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        advice = "let the processes' user write there, or set CARDSYNC_DATA_DIR"
+        return Check(name, "failed", f"{directory} cannot be written ({error.strerror})", advice)
+    if directory.stat().st_mode & 0o077:
+        return Check(name, "warning", f"{directory} is open to other users", f"chmod 700 {directory}")
+    return Check(name, "ok", f"{directory} is writable and private")
+
+
+def _broker(loaded: Settings) -> Check:
+    if loaded.broker_url is None:
+        return Check("broker", "skipped", "not set")
+    from kombu.connection import Connection
+
+    # For Redis the time-outs are options of the transport.
+    options = {"socket_timeout": BROKER_SECONDS, "socket_connect_timeout": BROKER_SECONDS, "max_retries": 0}
+    url = loaded.broker_url.get_secret_value()
+    try:
+        with Connection(url, connect_timeout=BROKER_SECONDS, transport_options=options) as broker:  # type: ignore[no-untyped-call]
+            broker.ensure_connection(max_retries=1, timeout=BROKER_SECONDS)
+    except Exception as error:  # noqa: BLE001  (brokers' clients raise many kinds; their texts may hold the password)
+        found = f"does not answer ({type(error).__name__})"
+        advice = "hints are still taken, and wait; see that it runs and CARDSYNC_BROKER_URL is right"
+        return Check("broker", "failed", found, advice)
+    return Check("broker", "ok", "answers")
+
+
+_SERVER = text("""
+    SELECT current_setting('server_version_num')::int / 10000 AS version, current_setting('fsync') AS fsync,
+           current_setting('synchronous_commit') AS synchronous_commit,
+           current_setting('full_page_writes') AS full_page_writes
+""")
+
+
+def _database(engine: Engine) -> Iterator[Check]:
+    def look() -> Iterator[Check]:
+        with engine.connect() as connection:
+            before = dt.datetime.now(dt.UTC)
+            theirs = operator.moment(connection)
+            ours = before + (dt.datetime.now(dt.UTC) - before) / 2
+            server = connection.execute(_SERVER).one()
+        if server.version < OLDEST_POSTGRESQL:
+            advice = f"use PostgreSQL {OLDEST_POSTGRESQL} or later"
+            yield Check("database", "failed", f"PostgreSQL {server.version} is too old", advice)
+        else:
+            yield Check("database", "ok", f"PostgreSQL {server.version} answers")
+        # `local` and stronger wait for the disk; the contract promises durability with them.
+        unsafe = [n for n in ("fsync", "synchronous_commit", "full_page_writes") if getattr(server, n) == "off"]
+        if unsafe:
+            found = f"{', '.join(unsafe)} off: an accepted hint can be lost when the server crashes"
+            yield Check("durability", "warning", found, "turn it on, except in tests")
+        yield _clock((ours - theirs).total_seconds())
+        yield _migrations(engine)
+
+    yield from _guarded("database", "see that it runs and CARDSYNC_DATABASE_URL is right", look)
+
+
+def _guarded(name: str, advice: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """Turn an error of the database's into a failed check."""
+    try:
+        yield from look()
+    except Exception as error:
+        line = console.database_error(error)
+        if line is None:
+            raise
+        yield Check(name, "failed", line, advice)
+
+
+def _clock(difference_seconds: float) -> Check:
+    found = f"{abs(difference_seconds):.1f} s between this host's and the database's"
+    if abs(difference_seconds) > CLOCK_SECONDS:
+        return Check("clock", "warning", found, "let both follow NTP; cardsync goes by the database's")
+    return Check("clock", "ok", found)
+
+
+def _migrations(engine: Engine) -> Check:
+    at, newest = db.current_revision(engine), db.newest_revision()
+    if at == newest:
+        return Check("migrations", "ok", f"at {at}, the newest")
+    return Check("migrations", "failed", f"at {at or 'none'}, the newest is {newest}", "cardsync db upgrade")
+
+
+def _shared_state(engine: Engine, loaded: Settings) -> Iterator[Check]:
+    """The secret key, and whether calls or removals stand still. Nothing is committed: the key is not bound here."""
+    with engine.connect() as connection:
+        if loaded.secret_key is not None:
+            try:
+                gate.check_secret(connection, loaded.secret_bytes())
+                yield Check("secret key", "ok", "is the database's")
+            except Misconfigured as error:
+                yield Check("secret key", "failed", str(error), "set the one that it was first used with")
+        state = gate.state(connection)
+    if state.brake_engaged_at is not None:
+        found = f"removals are held since {console.rfc3339(state.brake_engaged_at)}"
+        yield Check("brake", "warning", found, "cardsync brake show")
+    if state.paused_until is not None:
+        found = f"no calls to Ottu until {console.rfc3339(state.paused_until)}: {state.paused_because}"
+        yield Check("calls", "warning", found, "it opens by itself; look at the reason")
+
+
+def _ottu(engine: Engine, loaded: Settings, offline: bool) -> Check:
+    if offline or loaded.ottu_cards_api == "unavailable" or not loaded.ottu_credentials_set:
+        why = "not asked" if offline else "no list here" if loaded.ottu_credentials_set else "not set"
+        return Check("ottu", "skipped", why)
+    from cardsync.ottu import OttuClient
+
+    def spend() -> None:
+        with engine.begin() as connection:
+            gate.spend_call(connection, "audit", daily_calls=loaded.ottu_daily_calls)
+
+    try:
+        client = OttuClient(loaded)
+        try:
+            nobody = f"cardsync-doctor-{secrets.token_hex(4)}"
+            client.list_cards("sandbox", nobody, deadline_seconds=loaded.ottu_timeout_s, before_call=spend)
+        finally:
+            client.close()
+    except (CallsPaused, BudgetSpent) as error:
+        return Check("ottu", "warning", f"not asked: {error}")
+    except CredentialsRefused as error:
+        return Check("ottu", "failed", str(error), "see that OTTU_API_KEY belongs to this instance, and is live")
+    except CardsyncError as error:
+        return Check("ottu", "failed", str(error), "see that OTTU_MERCHANT_ID or OTTU_BASE_URL is right")
+    return Check("ottu", "ok", "takes our credentials and answers with a list")

@@ -1,0 +1,75 @@
+"""The command as users run it: in this process where it leaves no trace there, in one of its own elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from cardsync.cli import main
+from cardsync.dev.simulator import Simulator
+from tests import factories
+from tests.stories.worlds import Shop
+
+COMMAND = (sys.executable, "-c", "from cardsync.cli import main; main(prog_name='cardsync')")
+SECONDS = 60
+
+Runner = Callable[..., Result]
+Process = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No setting of this machine takes part."""
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith(("OTTU_", "CARDSYNC_", "PROMETHEUS_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings(nowhere, database_url: str, monkeypatch) -> None:
+    """What a command needs of the database."""
+    monkeypatch.setenv("CARDSYNC_DATABASE_URL", database_url)
+    monkeypatch.setenv("CARDSYNC_SECRET_KEY", factories.SECRET.decode())
+
+
+@pytest.fixture
+def cardsync(settings) -> Runner:
+    """Run the command in this process."""
+
+    def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(main, arguments, input=stdin, prog_name="cardsync")
+
+    return run
+
+
+@pytest.fixture
+def process(settings) -> Process:
+    """Run the command in a process of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    return run
+
+
+@pytest.fixture
+def shop(engine: Engine) -> Iterator[Shop]:
+    """The stories, on the same database."""
+    ingest = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return Shop(engine, ingest)
+
+
+@pytest.fixture
+def ottu(monkeypatch) -> Iterator[Simulator]:
+    """A stand-in for Ottu, to which the settings point."""
+    simulator = Simulator(api_key="fake-api-key").start()
+    monkeypatch.setenv("OTTU_BASE_URL", simulator.base_url)
+    monkeypatch.setenv("OTTU_API_KEY", simulator.api_key)
+    yield simulator
+    simulator.stop()

@@ -1,0 +1,61 @@
+"""``cardsync doctor``: it finds what is wrong, says what to do, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+from cardsync import db
+
+
+def statuses(result):
+    return {check["name"]: check["status"] for check in json.loads(result.stdout)["checks"]}
+
+
+def test_the_doctor_finds_a_healthy_deployment_healthy(cardsync, ottu, valkey, monkeypatch, engine):
+    monkeypatch.setenv("CARDSYNC_BROKER_URL", valkey.url)
+    monkeypatch.setenv("OTTU_WEBHOOK_KEYS", "fake-webhook-key")
+    result = cardsync("doctor", "--json")
+    assert result.exit_code == 0
+    found = statuses(result)
+    assert found.pop("durability") == "warning"  # the tests' own PostgreSQL has fsync off
+    assert set(found.values()) == {"ok"}
+    assert "ottu" in found
+    assert len(ottu.calls("list")) == 1
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT sum(calls) FROM cardsync.call_minutes").scalar() == 1
+        assert connection.exec_driver_sql("SELECT secret_check FROM cardsync.gate").scalar() is None
+
+
+def test_the_doctor_says_what_is_wrong_and_counts_it(cardsync, ottu, monkeypatch, database_url, tmp_path):
+    db.downgrade(database_url, "base")
+    (tmp_path / ".cardsync").mkdir(mode=0o755)
+    monkeypatch.setenv("CARDSYNC_BROKER_URL", "redis://:fake-password@127.0.0.1:1/0")
+    result = cardsync("doctor", "--json")
+    found = statuses(result)
+    assert result.exit_code == 1
+    assert found["settings"] == found["broker"] == found["migrations"] == "failed"
+    assert found["data folder"] == "warning"
+    assert "OTTU_WEBHOOK_KEYS" in result.stdout
+    assert "3 of" in result.stderr
+    assert "fake-password" not in result.output
+
+
+def test_the_doctor_knows_refused_credentials_and_a_foreign_secret(cardsync, ottu, monkeypatch, shop):
+    shop.execute("UPDATE cardsync.gate SET secret_check = decode(repeat('00', 32), 'hex')")
+    monkeypatch.setenv("OTTU_API_KEY", "fake-wrong-key")
+    result = cardsync("doctor", "--json")
+    found = statuses(result)
+    assert found["ottu"] == found["secret key"] == "failed"
+    assert "fake-wrong-key" not in result.output
+
+
+def test_the_doctor_leaves_ottu_alone_when_offline(cardsync, ottu):
+    assert statuses(cardsync("doctor", "--offline", "--json"))["ottu"] == "skipped"
+    assert ottu.calls("list") == []
+
+
+def test_the_doctor_reports_a_malformed_setting(cardsync, monkeypatch):
+    monkeypatch.setenv("CARDSYNC_ACK_STATUS", "999")
+    result = cardsync("doctor")
+    assert result.exit_code == 1
+    assert "failed\tsettings\tCARDSYNC_ACK_STATUS" in result.stdout
