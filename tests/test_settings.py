@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from cardsync.errors import Misconfigured
-from cardsync.settings import DEV_FILE, MAX_SECRET_FILE_BYTES, NAMES, Need, Settings, load
+from cardsync.settings import DEV_FILE, DEV_LOCK, MAX_SECRET_FILE_BYTES, NAMES, Need, Settings, load
 
 SECRET = "fake-secret-" + "s" * 32
 FULL = {
@@ -42,10 +43,18 @@ def refusal(folder: Path, environ: Mapping[str, str], *needs: Need) -> str:
     return text
 
 
-def run_dev(folder: Path, pid: object, **settings: object) -> None:
-    """Leave what a running ``cardsync dev`` leaves in its data directory."""
-    (folder / ".cardsync").mkdir(exist_ok=True)
-    (folder / ".cardsync" / DEV_FILE).write_text(json.dumps({"pid": pid, "settings": settings}))
+@pytest.fixture
+def run_dev(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Leave what a running ``cardsync dev`` leaves in its data directory, and hold its lock."""
+    with contextlib.ExitStack() as held:
+
+        def run(**settings: object) -> None:
+            (tmp_path / ".cardsync").mkdir()
+            (tmp_path / ".cardsync" / DEV_FILE).write_text(json.dumps({"pid": 1, "settings": settings}))
+            lock = held.enter_context((tmp_path / ".cardsync" / DEV_LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+        yield run
 
 
 # --- what is read ---
@@ -328,40 +337,39 @@ def test_without_a_secret_there_are_no_fingerprints(tmp_path: Path) -> None:
 # --- a running `cardsync dev` ---
 
 
-def test_a_running_dev_fills_in_what_is_not_set(tmp_path: Path) -> None:
-    run_dev(tmp_path, os.getpid(), database_url="postgresql:///dev", ottu_daily_calls=5, some_later_setting="x")
+def test_a_running_dev_fills_in_what_is_not_set(tmp_path: Path, run_dev: Callable[..., None]) -> None:
+    run_dev(database_url="postgresql:///dev", ottu_daily_calls=5, some_later_setting="x")
     settings = read(tmp_path, {"OTTU_DAILY_CALLS": "9"}, "database")
     assert settings.ottu_daily_calls == 9
 
 
 @pytest.mark.parametrize("mine", [{"OTTU_API_KEY": "k"}, {"OTTU_MERCHANT_ID": "acme.ottu.net"}])
-def test_a_simulators_address_never_completes_real_credentials(tmp_path: Path, mine: dict[str, str]) -> None:
-    run_dev(tmp_path, os.getpid(), ottu_base_url="http://127.0.0.1:8099", ottu_api_key="dev-key")
+def test_a_simulators_address_never_completes_real_credentials(
+    tmp_path: Path, run_dev: Callable[..., None], mine: dict[str, str]
+) -> None:
+    run_dev(ottu_base_url="http://127.0.0.1:8099", ottu_api_key="dev-key")
     assert "is missing" in refusal(tmp_path, mine, "ottu")
     assert read(tmp_path, {}, "ottu").ottu_url == "http://127.0.0.1:8099"
 
 
-def test_a_dev_that_ended_offers_nothing(tmp_path: Path) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    run_dev(tmp_path, ended.pid, database_url="postgresql:///dev")
-    assert read(tmp_path).database_url is None
-
-
-@pytest.mark.parametrize("pid", [0, -1, 10**30, "none", None, [], 1.5e300])
-def test_an_impossible_process_offers_nothing(tmp_path: Path, pid: object) -> None:
-    run_dev(tmp_path, pid, database_url="postgresql:///dev")
-    assert read(tmp_path).database_url is None
-
-
-@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"pid": 1, "settings": []}', '{"settings": {}}', "\xff"])
-def test_a_file_that_is_not_devs_offers_nothing(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_dev_that_ended_offers_nothing(tmp_path: Path, lock: bool) -> None:
+    content = {"pid": os.getpid(), "settings": {"database_url": "postgresql:///dev"}}  # the id runs, as another process
     (tmp_path / ".cardsync").mkdir()
+    (tmp_path / ".cardsync" / DEV_FILE).write_text(json.dumps(content))
+    if lock:
+        (tmp_path / ".cardsync" / DEV_LOCK).touch()
+    assert read(tmp_path).database_url is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"settings": []}', '{"settings": 1}', "\xff"])
+def test_a_file_that_is_not_devs_offers_nothing(tmp_path: Path, run_dev: Callable[..., None], content: str) -> None:
+    run_dev()
     (tmp_path / ".cardsync" / DEV_FILE).write_text(content, encoding="latin-1")
     assert read(tmp_path).database_url is None
 
 
-def test_a_malformed_value_of_devs_is_refused_like_any_other(tmp_path: Path) -> None:
+def test_a_malformed_value_of_devs_is_refused_like_any_other(tmp_path: Path, run_dev: Callable[..., None]) -> None:
     odd: dict[str, Any] = {"ack_status": ["x"], "database_url": 7}
-    run_dev(tmp_path, os.getpid(), **odd)
+    run_dev(**odd)
     assert "CARDSYNC_ACK_STATUS is wrong" in refusal(tmp_path, {})

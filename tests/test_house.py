@@ -1,0 +1,268 @@
+"""The house's rules as tests: who may import whom, what a migration leaves, what is packed, what is locked.
+
+Rules: these look at the project as a whole and need no network; the style of single lines is ruff's.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from alembic import command
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from sqlalchemy import Engine, text
+
+from cardsync import db
+from cardsync.dev.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+BUILD_SECONDS = 120
+COMMAND_SECONDS = 60
+# Calls that are a clock or a die, whatever module they come from.
+IMPURE_CALLS = {"now", "utcnow", "today", "uuid1", "uuid4", "open", "print", "input"}
+# Services that run our own image, and what they may never lack.
+OURS = ("migrate", "web", "worker", "beat")
+
+
+# Imports.
+
+
+def test_imports_point_down() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    answer = _run([str(lint), "--no-logo", "--no-cache"], cwd=ROOT)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_every_room_has_its_place_in_the_import_contracts() -> None:
+    rooms = next(c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["id"] == "rooms")
+    placed = {name.strip() for layer in rooms["layers"] for name in re.split(r"[|:]", layer)}
+    here = {
+        f"cardsync.{path.stem}"
+        for path in (ROOT / "cardsync").iterdir()
+        if path.name != "__init__.py" and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    assert placed == here | {"workers"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cardsync" / "core").glob("*.py")), ids=lambda p: p.name)
+def test_the_core_reads_no_clock_draws_no_lot_and_opens_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+    assert IMPURE_CALLS.isdisjoint(names)
+
+
+# Migrations.
+
+
+@pytest.fixture
+def empty_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database that was never migrated."""
+    postgres.create_database("house")
+    yield postgres.url_for("house")
+    postgres.drop_database("house")
+
+
+def test_migrations_go_up_down_and_up_again_and_end_where_the_models_are(empty_database_url: str) -> None:
+    before = _objects(empty_database_url)
+    db.upgrade(empty_database_url)
+    first = _objects(empty_database_url)
+    db.downgrade(empty_database_url, "base")
+    # Alembic's own table of versions, and the schema that it stands in, outlive everything.
+    assert {name for name in _objects(empty_database_url) if "alembic_version" not in name} == before
+    db.upgrade(empty_database_url)
+    assert _objects(empty_database_url) == first
+    command.check(db.alembic_config(empty_database_url))  # raises where models and database differ
+
+
+def _objects(database_url: str) -> set[str]:
+    """What a database holds of ours: relations, functions and triggers."""
+    statement = text(
+        "SELECT relnamespace::regnamespace || '.' || relname FROM pg_class"
+        " WHERE relnamespace::regnamespace::text !~ '^pg_|^information_schema$'"
+        " UNION SELECT pronamespace::regnamespace || '.' || proname || '()' FROM pg_proc"
+        " WHERE pronamespace::regnamespace::text !~ '^pg_|^information_schema$'"
+        " UNION SELECT tgrelid::regclass || '/' || tgname FROM pg_trigger WHERE NOT tgisinternal"
+    )
+    engine: Engine = db.make_engine(database_url)
+    with engine.connect() as connection:
+        found = set(connection.execute(statement).scalars())
+    engine.dispose()
+    return found
+
+
+# Packages.
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as users get it: from the source distribution, so that this too is seen to be whole."""
+    folder = tmp_path_factory.mktemp("dist")
+    hatch = [sys.executable, "-m", "hatchling", "build"]
+    _must([*hatch, "-t", "sdist", "-d", str(folder)], cwd=ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    _must(["tar", "-xzf", str(sdist), "-C", str(folder)], cwd=folder)
+    unpacked = folder / sdist.name.removesuffix(".tar.gz")
+    _must([*hatch, "-t", "wheel", "-d", str(folder)], cwd=unpacked)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_code_and_the_migrations_and_nothing_else(wheel: Path) -> None:
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    code = {
+        str(path.relative_to(ROOT))
+        for top in ("cardsync", "workers")
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    migrations = {
+        f"cardsync/{path.relative_to(ROOT)}"
+        for path in (ROOT / "migrations").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == code | migrations
+    assert "cardsync/migrations/env.py" in packed
+
+
+def test_the_installed_package_migrates_from_any_directory(
+    wheel: Path, tmp_path: Path, empty_database_url: str
+) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(tmp_path),  # stands before the checkout
+        "CARDSYNC_DATABASE_URL": empty_database_url,
+        "CARDSYNC_DATA_DIR": str(tmp_path / "data"),
+    }
+    where = [sys.executable, "-c", "import cardsync.db as db; print(db.migrations_path())"]
+    assert _must(where, cwd=Path("/"), env=environment).strip() == str(tmp_path / "cardsync" / "migrations")
+    _must(
+        [sys.executable, "-c", "from cardsync.cli import main; main()", "db", "upgrade"],
+        cwd=Path("/"),
+        env=environment,
+    )
+    engine = db.make_engine(empty_database_url)
+    assert db.current_revision(engine) == db.newest_revision()
+    engine.dispose()
+
+
+# Lock files.
+
+LOCKS = {"run": (), "dev": ("dev",), "test": ("dev", "test"), "bench": ("dev", "test", "bench")}
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "build"])
+def test_a_lock_file_pins_by_hash_and_names_no_place(lock: str) -> None:
+    content = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
+    assert re.search(r"://|file:|^-| @ ", content, re.MULTILINE) is None
+    for block in re.split(r"\n(?=\S)", content.strip()):
+        assert re.match(r"[a-z0-9.-]+==\S+", block), block
+        assert "--hash=sha256:" in block, block
+
+
+@pytest.mark.parametrize(("lock", "extras"), LOCKS.items(), ids=LOCKS)
+def test_a_lock_file_satisfies_the_project(lock: str, extras: tuple[str, ...]) -> None:
+    wanted = [*PROJECT["project"]["dependencies"]]
+    for extra in extras:
+        wanted += PROJECT["project"]["optional-dependencies"][extra]
+    pinned = _pins(lock)
+    for requirement in map(Requirement, wanted):
+        if requirement.name != "cardsync":
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_all_lock_files_name_the_same_versions() -> None:
+    everything = _pins("bench")
+    for lock in (*LOCKS, "build"):
+        assert _pins(lock).items() <= everything.items(), f"requirements/{lock}.txt: make lock"
+
+
+def _pins(lock: str) -> dict[str, str]:
+    content = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", content, re.MULTILINE))
+
+
+# Documents.
+
+
+def test_the_readme_names_every_setting() -> None:
+    from cardsync.settings import NAMES
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES.values() if f"`{name}`" not in readme] == []
+
+
+def test_the_readme_names_every_command() -> None:
+    from cardsync.cli import COMMANDS
+
+    commands = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("## Settings")[0]
+    assert [name for name in COMMANDS if re.search(rf"[` ]{name}\b", commands) is None] == []
+
+
+# Containers.
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_a_container_can_do_no_more_than_it_must(service: str) -> None:
+    given = COMPOSE["services"][service]
+    assert given["read_only"] is True
+    assert given["cap_drop"] == ["ALL"]
+    assert given["security_opt"] == ["no-new-privileges:true"]
+    assert not str(given["user"]).startswith(("0", "root"))
+    assert "limits" in given["deploy"]["resources"]
+    assert "privileged" not in given
+    if service != "migrate":  # one command, whose exit status is awaited
+        assert "healthcheck" in given
+        assert given["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_a_container_gets_its_secrets_as_files(service: str) -> None:
+    environment: dict[str, object] = COMPOSE["services"][service].get("environment", {})
+    secret = [n for n in environment if re.search(r"KEY|PASS|SECRET|_URL|TOKEN", n) and not n.endswith("_FILE")]
+    assert secret in ([], ["OTTU_BASE_URL"])
+
+
+def test_all_containers_of_ours_run_one_image() -> None:
+    images = {COMPOSE["services"][service]["image"] for service in OURS}
+    assert len(images) == 1
+
+
+def test_the_proxy_and_the_application_draw_the_same_line_for_a_body() -> None:
+    from cardsync.settings import Settings
+
+    proxy = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text(encoding="utf-8")
+    limit = re.search(r"client_max_body_size\s+(\d+);", proxy)
+    assert limit is not None
+    assert int(limit.group(1)) == Settings.model_fields["max_body_bytes"].default
+
+
+def _run(
+    arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None, seconds: int = COMMAND_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=seconds)
+
+
+def _must(arguments: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> str:
+    answer = _run(arguments, cwd=cwd, env=env, seconds=BUILD_SECONDS)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
