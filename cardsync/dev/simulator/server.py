@@ -77,7 +77,7 @@ class Simulator:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._state_file = state_file
-        self._kept_revision = -1
+        self._kept_revision = (-1, 0, 0)
 
     @property
     def base_url(self) -> str:
@@ -221,9 +221,11 @@ class Simulator:
             self._keep()
 
     def _keep(self) -> None:
-        if self._state_file is None or self.world.revision == self._kept_revision:
+        # The actions count too: one that changed nothing would otherwise be done, and told, once more after a restart.
+        revision = (self.world.revision, self.shoppers.number, self._visits)
+        if self._state_file is None or revision == self._kept_revision:
             return
-        self._kept_revision = self.world.revision
+        self._kept_revision = revision
         state = {
             "seed": self.seed,
             "actions": self.shoppers.number,

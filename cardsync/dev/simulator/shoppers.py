@@ -13,12 +13,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 from cardsync.dev.simulator.cards import Environment, SimCard
 from cardsync.dev.simulator.checkout import Checkout, Send, Visit
+from cardsync.dev.simulator.delivery import Delivery
 from cardsync.dev.simulator.world import NoSuchCardError, Owner, World
 
 EPOCH: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # when every seed's run begins
@@ -55,6 +57,7 @@ class ShopperEvent:
     session_id: str | None
     notified: bool
     at: float = field(compare=False)  # seconds since 1970, when it really happened
+    delivery: Future[Delivery] | None = field(default=None, compare=False, repr=False)  # how its webhook ends
 
 
 def customer_name(number: int) -> str:
@@ -181,4 +184,5 @@ class Shoppers:
             session_id=visit.purchase.session_id if visit else None,
             notified=visit is not None and visit.delivery is not None,
             at=time.time(),
+            delivery=visit.delivery if visit else None,
         )

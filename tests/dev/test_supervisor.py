@@ -1,0 +1,244 @@
+"""``cardsync dev`` as a whole: real processes in a fresh directory, told to stop, killed, and started again.
+
+Rules: a folder of its own for each run, with a space in its name; every wait is for a condition, with a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from cardsync.dev.child import end_leftovers
+from cardsync.dev.directory import SECRETS_FILE
+from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.valkey import EmbeddedValkey
+from cardsync.settings import DEV_FILE
+
+START_SECONDS = 60
+STOP_SECONDS = 10
+LIVE_SECONDS = 30
+RUNS = "cardsync runs"
+
+
+class Dev:
+    """One ``cardsync dev``, its output in a file."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.data = folder / ".cardsync"
+        self._output = folder / f"output-{time.monotonic_ns()}"
+        environment = {n: v for n, v in os.environ.items() if not n.startswith(("CARDSYNC_", "OTTU_", "PROMETHEUS_"))}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cardsync", "dev", "--rate", "5", *options],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    def wait_for(self, text: str, seconds: float = START_SECONDS) -> str:
+        """Wait until a line matches ``text``; return the match."""
+        wait_until(lambda: re.search(text, self.output) is not None or self.process.poll() is not None, seconds)
+        found = re.search(text, self.output)
+        assert found is not None, self.output
+        return found.group(found.re.groups and 1)
+
+    def started(self) -> Dev:
+        self.wait_for(RUNS)
+        return self
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)
+
+
+def processes_of(data: Path) -> list[str]:
+    """What runs for that data directory, whatever it is called."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and str(data) in " ".join([*process.cmdline(), process.cwd()]):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def end_everything(folder: Path) -> None:
+    """End what a killed one left, embedded servers and their data included."""
+    end_leftovers(folder / ".cardsync")
+    servers = EmbeddedPostgres(folder / ".cardsync" / "postgres"), EmbeddedValkey(folder / ".cardsync" / "valkey")
+    for server in servers:
+        if server.directory.exists():
+            server.remove()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    made = tmp_path / "a folder"
+    made.mkdir()
+    yield made
+    end_everything(made)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Dev]]:
+    """Start one in the folder; whatever still runs at the end is killed."""
+    started: list[Dev] = []
+
+    def begin(*options: str) -> Dev:
+        started.append(Dev(folder, *options))
+        return started[-1]
+
+    yield begin
+    for dev in started:
+        dev.process.kill()
+        dev.process.wait()
+
+
+@pytest.fixture(scope="module")
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        yield owner.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, taken_port: int) -> Iterator[Dev]:
+    """One that runs, for the tests that look at it; the last of them stops it."""
+    folder = tmp_path_factory.mktemp("running")
+    dev = Dev(folder, "--port", str(taken_port))
+    yield dev
+    dev.process.kill()
+    dev.process.wait()
+    end_everything(folder)
+
+
+def test_a_first_start_a_stop_and_a_second_start_that_finds_the_data(start: Callable[..., Dev]) -> None:
+    first = start().started()
+    took = first.wait_for(r"saved a card → hint accepted → card active, (\d+(?:\.\d+)? m?s)", LIVE_SECONDS)
+    assert took
+    url, key = first.wait_for(r"(http://127\.0\.0\.1:\d+)\n"), first.wait_for(r"Bearer (csk_\S{43})")
+    assert httpx.get(f"{url}/docs").status_code == 200
+    assert _ask(first.wait_for(r"'(http://\S+/v1/cards\?\S+)'"), key)["cards"]
+    database = json.loads((first.data / DEV_FILE).read_text())["settings"]["database_url"]
+    with psycopg.connect(database) as connection:
+        assert connection.execute(first.wait_for(r"(select .* from registry\.cards.*);")).fetchall()
+        cards = _count_cards(database)
+
+    began = time.monotonic()
+    assert first.end(signal.SIGINT) == 0
+    assert time.monotonic() - began < STOP_SECONDS
+    assert "Stopped; the data stays." in first.output
+    assert processes_of(first.data) == []
+    assert not (first.data / DEV_FILE).exists()
+    assert "Traceback" not in first.output
+
+    second = start("--no-shoppers").started()
+    assert second.wait_for(r"Bearer (csk_\S{43})") == key
+    assert _count_cards(json.loads((second.data / DEV_FILE).read_text())["settings"]["database_url"]) >= cards
+    assert second.end(signal.SIGTERM) == 0
+    assert processes_of(second.data) == []
+
+
+def test_one_that_was_killed_takes_its_processes_along_and_the_next_start_recovers(start: Callable[..., Dev]) -> None:
+    killed = start().started()
+    url = killed.wait_for(r"(http://127\.0\.0\.1:\d+)\n")
+    killed.end(signal.SIGKILL)
+    # Not waited for: a next start comes at once, and finds what is left.
+    again = start().started()
+    assert again.wait_for(r"(http://127\.0\.0\.1:\d+)\n") == url
+    again.wait_for(r"hint accepted → card active", LIVE_SECONDS)
+
+    again.end(signal.SIGKILL)
+    wait_until(lambda: not any("cardsync.dev.attached" in p for p in processes_of(again.data)), STOP_SECONDS)
+
+
+def test_a_taken_port_is_left_to_its_owner(running: Dev, taken_port: int) -> None:
+    assert int(running.started().wait_for(rf"Port {taken_port} is taken, so web is at (\d+)\.")) > taken_port
+
+
+def test_a_second_one_in_the_same_directory_gets_one_line(running: Dev) -> None:
+    second = Dev(running.started().data.parent)
+    assert second.process.wait(START_SECONDS) == 1
+    (line,) = second.output.splitlines()
+    holder = running.process.pid
+    assert line == f"cardsync: `cardsync dev` already runs in {running.data.resolve()} (process {holder})"
+
+
+def test_a_process_that_dies_is_reported_and_started_again(running: Dev) -> None:
+    for name in ("worker", "beat"):
+        children = psutil.Process(running.started().process.pid).children()
+        (process,) = [p for p in children if p.cmdline()[-1] == name]
+        process.kill()
+        told = rf"{name} was ended by SIGKILL; started again in 1 s\. Its log, .*{name}\.log, ends:"
+        running.wait_for(told, LIVE_SECONDS)
+        running.wait_for(rf"{name} started again", LIVE_SECONDS)
+
+
+def test_secrets_are_kept_to_their_owner_and_never_told(running: Dev) -> None:
+    running.started().wait_for("card active", LIVE_SECONDS)
+    for name in (SECRETS_FILE, DEV_FILE, "pgpass", "simulator.json"):
+        assert stat.S_IMODE((running.data / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(running.data.stat().st_mode) == 0o700
+    secrets = [v for n, v in json.loads((running.data / SECRETS_FILE).read_text()).items() if n != "api_key"]
+    tokens = [card["token"] for card in json.loads((running.data / "simulator.json").read_text())["world"]["cards"]]
+    assert running.end(signal.SIGTERM) == 0
+    assert processes_of(running.data) == []
+    told = running.output + "".join(log.read_text() for log in (running.data / "logs").iterdir())
+    assert tokens
+    assert not any(secret in told for secret in [*secrets, *tokens])
+
+
+def test_one_that_is_stopped_while_it_starts_leaves_nothing(start: Callable[..., Dev]) -> None:
+    dev = start("--no-shoppers")
+    dev.wait_for("PostgreSQL runs")
+    assert dev.end(signal.SIGINT) == 0
+    assert RUNS not in dev.output
+    assert processes_of(dev.data) == []
+
+
+def test_an_ottu_of_ones_own_that_is_half_set_is_refused_in_one_line(folder: Path, start: Callable[..., Dev]) -> None:
+    (folder / ".env").write_text("OTTU_MERCHANT_ID=acme.ottu.net\n")
+    dev = start()
+    assert dev.process.wait(START_SECONDS) == 2
+    (line,) = dev.output.splitlines()
+    assert "OTTU_WEBHOOK_KEYS is missing" in line
+    assert "OTTU_API_KEY is missing" in line
+    assert not (dev.data / "postgres").exists()
+
+
+def _ask(url: str, key: str) -> dict[str, object]:
+    content: dict[str, object] = httpx.get(url, headers={"Authorization": f"Bearer {key}"}).json()
+    return content
+
+
+def _count_cards(database_url: str) -> int:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT count(*) FROM registry.cards").fetchone()
+    assert row is not None
+    return int(row[0])

@@ -1,0 +1,222 @@
+"""What ``cardsync dev`` is made of: the lock and the secrets of its directory, its processes, and who starts them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from cardsync import settings
+from cardsync.dev import child as child_module
+from cardsync.dev import key
+from cardsync.dev.child import Child, end_leftovers
+from cardsync.dev.directory import SECRETS_FILE, Directory
+from cardsync.dev.errors import DirectoryInUse, ServiceError
+from cardsync.dev.keeper import LONGEST_WAIT_SECONDS, Keeper
+from cardsync.store import keys
+
+SECONDS = 20
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Directory]:
+    made = Directory(tmp_path / "data")
+    made.acquire()
+    yield made
+    made.release()
+
+
+# --- the directory ---
+
+
+def test_what_is_offered_is_read_for_as_long_as_the_directory_is_held(directory: Directory) -> None:
+    def offered() -> int:
+        return settings.load(environ={"CARDSYNC_DATA_DIR": str(directory.path)}, cwd=directory.path).ottu_daily_calls
+
+    directory.offer({"ottu_daily_calls": 7})
+    assert offered() == 7
+    file = directory.path / settings.DEV_FILE
+    content = file.read_text()
+    directory.release()
+    file.write_text(content)  # as one leaves it that is killed
+    assert offered() == 90_000
+
+
+def test_a_directory_has_one_holder_and_readers_do_not_disturb_it(directory: Directory) -> None:
+    for _ in range(50):
+        settings.load(environ={"CARDSYNC_DATA_DIR": str(directory.path)}, cwd=directory.path)
+    with pytest.raises(DirectoryInUse, match=f"process {os.getpid()}"):
+        Directory(directory.path).acquire()
+    directory.release()
+    again = Directory(directory.path)
+    again.acquire()
+    again.release()
+
+
+def test_secrets_are_made_up_once_and_a_damaged_file_is_not_replaced(directory: Directory) -> None:
+    assert directory.secrets() == directory.secrets()
+    assert directory.secrets().secret_key not in repr(directory.secrets())
+    (directory.path / SECRETS_FILE).write_text("{")
+    with pytest.raises(ServiceError, match="cannot be read"):
+        directory.secrets()
+
+
+def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ServiceError, match="cannot be used"):
+        Directory(tmp_path / "file" / "data").acquire()
+
+
+def test_a_revoked_key_is_replaced(directory: Directory, engine: Engine) -> None:
+    first = key.let_in(engine, directory)
+    assert key.let_in(engine, directory) == first
+    with engine.begin() as connection:
+        known = keys.find(connection, keys.key_hash(first))
+        assert known is not None
+        assert known.scopes == set(keys.SCOPES)
+        assert keys.revoke(connection, known.key_id)
+    assert key.let_in(engine, directory) != first
+
+
+# --- processes ---
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Child]]:
+    """A child that runs a program of the test's instead of a command, attached all the same."""
+    made: list[Child] = []
+
+    def make(program: str) -> Child:
+        child = Child(["sleeper"], directory=tmp_path)
+        module = "import runpy, sys; runpy.run_module = lambda *a, **k: exec(PROGRAM); PROGRAM = sys.argv.pop(1)"
+        start = f"{module}\nfrom cardsync.dev import attached; attached.main()"
+        child._command = [sys.executable, "-c", start, program, str(tmp_path), "sleeper"]
+        made.append(child)
+        return child
+
+    yield make
+    for child in made:
+        child.stop(0)
+
+
+FOREVER = "import time\nprint('up', flush=True)\nwhile True: time.sleep(1)"
+STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{FOREVER}"
+
+
+def test_a_process_is_stopped_and_its_log_is_kept_for_one_more_start(sleeper: Callable[[str], Child]) -> None:
+    child = sleeper(FOREVER)
+    child.start()
+    wait_until(lambda: "up" in child.log_path.read_text())
+    child.stop(SECONDS)
+    assert child.pid is None
+    assert child.ended_how == "was ended by SIGTERM"
+    other = sleeper(FOREVER)
+    other.start()
+    assert "up" in other.log_path.with_name("sleeper.log.1").read_text()
+
+
+def test_a_process_that_does_not_stop_is_killed_with_all_it_started(sleeper: Callable[[str], Child]) -> None:
+    child = sleeper(f"import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid, flush=True)\n{STUBBORN}")
+    child.start()
+    wait_until(lambda: "up" in child.log_path.read_text())
+    grandchild = int(child.log_path.read_text().split()[0])
+    child.stop(0.2)
+    assert child.ended_how == "was ended by SIGKILL"
+    wait_until(lambda: not _runs(grandchild))
+
+
+def test_a_process_ends_with_its_starter_however_that_ends(tmp_path: Path) -> None:
+    program = (
+        "import sys, time, pathlib\nfrom cardsync.dev.child import Child\n"
+        "child = Child(['simulator', '--port', '0'], directory=pathlib.Path(sys.argv[1]))\n"
+        "child.start(); print(child.pid, flush=True); time.sleep(600)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    process_id = int(starter.stdout.readline())
+    assert _runs(process_id)
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    end_leftovers(tmp_path)
+    assert not _runs(process_id)
+
+
+def test_a_log_that_is_too_long_begins_anew(sleeper: Callable[[str], Child], monkeypatch: pytest.MonkeyPatch) -> None:
+    child = sleeper("import time\nwhile True: print('x' * 1000, flush=True); time.sleep(0.01)")
+    monkeypatch.setattr(child_module, "LOG_MAX_BYTES", 50_000)
+    child.start()
+    wait_until(lambda: child.log_path.stat().st_size > 60_000)
+    child.bound_log()
+    assert child.log_path.stat().st_size < 50_000
+    assert child.log_path.with_name("sleeper.log.1").stat().st_size > 50_000
+    wait_until(lambda: child.log_path.stat().st_size > 5_000)  # it goes on, at the beginning
+    assert "\0" not in child.log_path.read_text()
+
+
+def _runs(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+        status = Path(f"/proc/{process_id}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+# --- who starts them again ---
+
+
+class Frail:
+    """A part that ends when the test says so."""
+
+    def __init__(self, log_path: Path) -> None:
+        self.log_path = log_path
+        self.pid: int | None = 1
+        self.starts = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        self.pid = 1
+
+
+def test_a_part_that_ended_is_reported_and_started_again_at_growing_intervals(tmp_path: Path) -> None:
+    log = tmp_path / "frail.log"
+    log.write_text("one\ntwo\n")
+    keeper, part, now, waits = Keeper(), Frail(log), 0.0, []
+    keeper.keep("frail", part, now)
+    assert keeper.look(now) == []
+    for _ in range(7):
+        part.pid = None
+        (said,) = keeper.look(now)
+        assert said.startswith("frail ended; started again in ")
+        assert said.endswith("    one\n    two")
+        ended_at, starts = now, part.starts
+        while part.starts == starts:
+            now += 0.5
+            keeper.look(now)
+        waits.append(now - ended_at)
+    assert waits == [1, 2, 4, 8, 16, LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS]
+
+
+def test_the_signal_that_ended_a_process_is_named(sleeper: Callable[[str], Child]) -> None:
+    child = sleeper(FOREVER)
+    child.start()
+    assert child.pid is not None
+    wait_until(lambda: "up" in child.log_path.read_text())
+    os.kill(child.pid, signal.SIGABRT)
+    wait_until(lambda: child.pid is None)
+    assert child.ended_how == "was ended by SIGABRT"
