@@ -18,9 +18,16 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
 
 
 def require_scheme(url: str, schemes: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless ``url`` begins with one of ``schemes``; who opens it judges the rest."""
+    """Raise ``ValueError`` unless ``url`` begins with one of ``schemes`` and its host and port can be told from its password."""
     if _split(url).scheme not in schemes:
         raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in schemes)}")
+    if schemes is DATABASE_SCHEMES:
+        return  # PostgreSQL's may name several hosts; ``db.sqlalchemy_url`` judges it
+    for address in url.split(";"):  # a broker may be a list of addresses
+        try:
+            _split(address).port  # noqa: B018  (asked for its error)
+        except ValueError:
+            raise ValueError("has no valid port: @, : and / in a name or password must be percent-encoded") from None
 
 
 def require_host(host: str) -> None:

@@ -17,3 +17,7 @@ class Bells(Protocol):
     def ring_customers(self, customers: Sequence[int]) -> None:
         """Say that these customers (our own numbers) are due."""
         ...
+
+    def ring_deletions(self, deletion_ids: Sequence[uuid.UUID]) -> None:
+        """Say that these deletions are due."""
+        ...

@@ -14,6 +14,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+from cardsync.errors import Misconfigured
 
 SCHEMA: Final = "cardsync"  # the private tables; what others may read stands in the schema `registry`
 
@@ -33,8 +36,17 @@ KEEPALIVES: Final = {
 
 
 def sqlalchemy_url(database_url: str) -> URL:
-    """Return the URL for SQLAlchemy with psycopg 3, whichever of PostgreSQL's usual schemes it has."""
-    url = make_url(database_url.replace("postgres://", "postgresql://", 1))
+    """Return the URL for SQLAlchemy with psycopg 3, whichever of PostgreSQL's usual schemes it has.
+
+    Raises ``Misconfigured`` if it is no URL.
+    """
+    try:
+        url = make_url(database_url.replace("postgres://", "postgresql://", 1))
+    except (ArgumentError, ValueError):  # their texts quote the URL, and with it the password
+        raise Misconfigured(
+            "CARDSYNC_DATABASE_URL is wrong: it must be postgresql://user:password@host:port/database, with signs like "
+            "@, : and / in a name or password percent-encoded"
+        ) from None
     return url.set(drivername="postgresql+psycopg")
 
 

@@ -7,7 +7,8 @@
     │   ├── MalformedBody         not a JSON object (400)
     │   ├── InvalidSignature      no key of ours vouches for it (401)
     │   ├── UnusableCard          a value that is no card, or looks like a full card number
-    │   └── NotFound              no such card, key or event (404)
+    │   ├── NotFound              no such card, key or event (404)
+    │   └── Conflict              what is asked does not go with what is there (409)
     ├── Misconfigured           a setting is missing or wrong: stop, name it (exit status 2)
     ├── Transient               try again later; nothing has changed
     │   ├── OttuUnavailable       no answer: refused, cut, timed out, TLS, over the time we give it
@@ -51,6 +52,10 @@ class NotFound(Refused):
     """There is no such thing."""
 
 
+class Conflict(Refused):
+    """The same key with another request, or a card that is in no state for what is asked of it."""
+
+
 class Misconfigured(CardsyncError):
     """A setting is missing or malformed; the text is one line that names it and shows no value of a secret."""
 
@@ -58,15 +63,18 @@ class Misconfigured(CardsyncError):
 class Transient(CardsyncError):
     """Nothing has changed; the same attempt may succeed later.
 
-    ``retry_after_seconds`` is the other side's wish where it gave one.
+    ``retry_after_seconds`` is the other side's wish where it gave one, ``status_code`` its answer's if there was one.
     ``called`` tells whether a call was made, and so whether the attempt counts as a failure of Ottu's.
     """
 
     called = True
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, status_code: int | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.status_code = status_code
 
 
 class OttuUnavailable(Transient):

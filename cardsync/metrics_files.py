@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +20,11 @@ _HOST: Final = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
 def prepare(data_dir: Path) -> None:
     """Choose where the processes' figures meet; forget those of this host's processes that are no more.
 
-    Figures stay in the process where the folder cannot be written: metrics never stop the service.
+    Figures stay in the process where the folder cannot be written, and where prometheus-client has chosen already: metrics
+    never stop the service.
     """
+    if "prometheus_client" in sys.modules:
+        return
     directory = data_dir / "metrics"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # its mode does not come with the folder below it

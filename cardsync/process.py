@@ -9,18 +9,24 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cardsync import metrics
 from cardsync.core.backoff import after_failure
 from cardsync.core.cards import CardFacts
 from cardsync.core.diff import Plan, RemoteCard, Shown
-from cardsync.store import cards, customers, inbox
+from cardsync.errors import CardsyncError
+from cardsync.store import agreements, cards, customers, inbox
 
 log = structlog.get_logger(__name__)
+
+
+# What one row can raise: the database's refusal of it, or content that this version cannot read.
+UNREADABLE: Final = (SQLAlchemyError, CardsyncError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +44,25 @@ def process(engine: Engine, event_ids: Sequence[uuid.UUID], policy: HintPolicy, 
     """
     try:
         return _settle_together(engine, event_ids, policy)
-    except SQLAlchemyError as error:
+    except UNREADABLE as error:
         log.warning("hints_settled_one_by_one", count=len(event_ids), error=type(error).__name__)
     due: list[int] = []
     for event_id in event_ids:
         try:
             due += _settle_together(engine, [event_id], policy)
-        except SQLAlchemyError as error:
-            _postpone(engine, event_id, error, jitter)
+        except UNREADABLE as error:
+            due += _postpone(engine, event_id, error, jitter)
     return sorted(set(due))
 
 
 def _settle_together(engine: Engine, event_ids: Sequence[uuid.UUID], policy: HintPolicy) -> list[int]:
     due: set[int] = set()
     with engine.begin() as connection:
+        # Customers first, then their hints: the order of whoever removes a card, and takes the hints that name it.
+        held = {who: customers.touch(connection, *who) for who in inbox.whose(connection, event_ids)}
         hints = inbox.claim(connection, event_ids)
         for hint in hints:
-            customer = customers.touch(connection, hint.environment, hint.customer_id)
+            customer = held[hint.environment, hint.customer_id]
             fingerprint = hint.token.fingerprint(policy.fingerprint_key, hint.environment)
             if policy.believed:
                 card_id = _believe(connection, customer.customer, hint, fingerprint)
@@ -86,31 +94,57 @@ def _note(
 
 
 def _believe(connection: Connection, customer: int, hint: inbox.PendingHint, fingerprint: bytes) -> uuid.UUID:
-    """Take the hint for the truth. What it does not say of a known card stays; the later received counts."""
+    """Take the hint for the truth. Of two that differ the later received counts, in whichever order they are processed.
+
+    What a hint does not say of a known card stays as it is.
+    """
     known = {c.fingerprint: c for c in cards.of_customer(connection, customer, [fingerprint])}.get(fingerprint)
+    before = known.facts if known is not None else CardFacts(agreements=())
+    newest = known is None or hint.evidence_no > cards.believed_no(connection, known.card_id)
+    facts = hint.facts.over(before) if newest else before.over(hint.facts)
+    remote = RemoteCard(fingerprint, hint.token, facts)
     if known is None:
-        plan = Plan(added=(RemoteCard(fingerprint, hint.token, hint.facts.over(CardFacts(agreements=()))),))
+        plan = Plan(added=(remote,))
     else:
-        facts = hint.facts.over(known.facts)
         shown = Shown(
             card_id=known.card_id,
-            remote=RemoteCard(fingerprint, hint.token, facts),
+            remote=remote,
             was=known.status,
             revive=known.status in ("unconfirmed", "removed"),
-            changed=facts != known.facts,
+            changed=facts != before,
             answered=True,
         )
         plan = Plan(shown=(shown,))
-    return cards.apply(connection, customer, plan, confirmed_at=None, cause="hint")[fingerprint]
+    card_id = cards.apply(connection, customer, plan, confirmed_at=None, cause="hint")[fingerprint]
+    cards.note_believed(connection, card_id, hint.evidence_no)
+    claims = agreements.Claims(card_id, facts.agreements or (), before.agreements or ())
+    agreements.apply(connection, hint.environment, [claims], [], hint.evidence_no)
+    return card_id
 
 
-def _postpone(engine: Engine, event_id: uuid.UUID, error: SQLAlchemyError, jitter: float) -> None:
-    """Count the failure against the one event; if even that fails, the row is as it was, and the sweep comes back to it."""
+def _postpone(engine: Engine, event_id: uuid.UUID, error: Exception, jitter: float) -> list[int]:
+    """Put the one event off. Its last failed attempt still makes the customer dirty: a hint needs no more than that.
+
+    Trouble of the database's own (a lock, a time-out, a connection) is nobody's failed attempt. If even this cannot be
+    written, the row is as it was, and the sweep comes back to it.
+    """
+    counted = not isinstance(error, OperationalError)
+    due: list[int] = []
+    status = None
     try:
         with engine.begin() as connection:
-            wait = after_failure(1, jitter=jitter)
-            status = inbox.postpone(connection, event_id, error=type(error).__name__, wait_seconds=wait)
+            attempts = inbox.attempts(connection, event_id)
+            wait = after_failure(attempts + 1, jitter=jitter)
+            name = type(error).__name__
+            status = inbox.postpone(connection, event_id, error=name, wait_seconds=wait, counted=counted)
+        if status == "failed":
+            with engine.begin() as connection:
+                for environment, customer_id in inbox.whose(connection, [event_id], status="failed"):
+                    customer = customers.touch(connection, environment, customer_id).customer
+                    customers.mark_dirty(connection, customer, evidence_no=None, lane="hint")
+                    due.append(customer)
     except SQLAlchemyError:
-        status = None
+        pass
     metrics.EVENTS.labels("failed" if status == "failed" else "postponed").inc()
     log.warning("hint_postponed", event_id=str(event_id), status=status, error=type(error).__name__)
+    return due

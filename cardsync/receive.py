@@ -14,17 +14,13 @@ from typing import Final, Literal
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cardsync.core.events import body_hash, parse, read_event
 from cardsync.core.signature import Scheme, verify
 from cardsync.store import inbox
 from cardsync.store.inbox import NewEvent, Stored
-from cardsync.together import Together
 
 KEY_ID_CHARACTERS: Final = 12  # of a keyed hash: tells an operator which key vouched, and nobody anything about the key
-# Behind another's write, which its own time-outs end after five; Ottu gives up after fifteen.
-WAIT_SECONDS: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,60 +48,63 @@ class WebhookKeys:
         return cls(tuple(keys), tuple(i[:KEY_ID_CHARACTERS] for i in ids))
 
 
-Write = Callable[[NewEvent], Stored]
+@dataclass(frozen=True, slots=True)
+class Authentic:
+    """A notification that a key vouched for, ready to be written; ``key_index`` is that key's place."""
+
+    new: NewEvent
+    key_index: int
 
 
-def alone(engine: Engine) -> Write:
-    """Write each notification by itself; ``engine`` commits each statement by itself."""
-    return lambda new: _write_all(engine, [new])[0]
+def receive(engine: Engine, body: bytes, keys: WebhookKeys) -> Receipt:
+    """Verify ``body`` and make it durable. Raises what ``examine`` and ``write`` raise."""
+    return write(engine, [examine(body, keys)])[0]
 
 
-def together(engine: Engine) -> Write:
-    """Write those that arrive during a commit with the next one; for a process that answers many at once."""
-    writing: Together[NewEvent, Stored] = Together(
-        lambda new: _write_all(engine, new), is_for_one=_is_for_one, wait_seconds=WAIT_SECONDS
-    )
-    return writing.write
-
-
-def receive(engine: Engine, body: bytes, keys: WebhookKeys, *, write: Write | None = None) -> Receipt:
-    """Verify ``body`` and make it durable, before this returns.
-
-    Raises ``MalformedBody`` or ``InvalidSignature`` (nothing is written), or SQLAlchemy's ``SQLAlchemyError`` if the
-    database cannot take it.
-    """
+def examine(body: bytes, keys: WebhookKeys) -> Authentic:
+    """Parse, verify and read a notification, without touching anything. Raises ``MalformedBody`` or ``InvalidSignature``."""
     payload = parse(body)
     vouched = verify(payload, keys.keys)
     new = NewEvent(read_event(payload), body_hash(body), vouched.scheme, keys.ids[vouched.key_index])
-    try:
-        stored = (write or alone(engine))(new)
-    except TimeoutError:
-        raise PoolTimeout("the writes before this one took too long") from None
+    return Authentic(new, vouched.key_index)
+
+
+def write(engine: Engine, authentic: Sequence[Authentic]) -> list[Receipt]:
+    """Make notifications durable, all in one statement; ``engine`` commits each statement by itself (one round trip).
+
+    Raises SQLAlchemy's ``DBAPIError`` if the database cannot take them: then none is written, or all are and writing them again
+    finds duplicates.
+    """
+    new = [one.new for one in authentic]
+    stored = _once_more_if_the_connection_was_dead(lambda: _store(engine, new))
+    return [_receipt(one, row) for one, row in zip(authentic, stored, strict=True)]
+
+
+def is_about_one(error: Exception) -> bool:
+    """Whether a failed write is about a row that PostgreSQL will not take, rather than about a PostgreSQL that takes none."""
+    return (
+        isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not error.connection_invalidated
+    )
+
+
+def _receipt(authentic: Authentic, stored: Stored) -> Receipt:
+    key_index, scheme = authentic.key_index, authentic.new.scheme
     if stored.status == "ignored":
-        return Receipt("ignored", stored.event_id, False, vouched.key_index, vouched.scheme)
+        return Receipt("ignored", stored.event_id, False, key_index, scheme)
     status: Literal["accepted", "duplicate"] = "accepted" if stored.fresh else "duplicate"
-    return Receipt(status, stored.event_id, stored.status == "pending", vouched.key_index, vouched.scheme)
+    return Receipt(status, stored.event_id, stored.status == "pending", key_index, scheme)
 
 
-def _write_all(engine: Engine, new: Sequence[NewEvent]) -> list[Stored]:
-    return _once_more_if_the_connection_was_dead(lambda: _write_once(engine, new))
-
-
-def _write_once(engine: Engine, new: Sequence[NewEvent]) -> list[Stored]:
+def _store(engine: Engine, new: Sequence[NewEvent]) -> list[Stored]:
     with engine.connect() as connection:
         return inbox.store(connection, new)
 
 
-def _is_for_one(error: BaseException) -> bool:
-    """Whether it is about a row that PostgreSQL will not take, rather than about a PostgreSQL that takes none."""
-    return isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not error.connection_invalidated
-
-
-def _once_more_if_the_connection_was_dead(write: Callable[[], list[Stored]]) -> list[Stored]:
+def _once_more_if_the_connection_was_dead(store: Callable[[], list[Stored]]) -> list[Stored]:
     """A pooled connection may have died unnoticed (a restarted server). Writing twice is safe: the body's hash is unique."""
     try:
-        return write()
+        return store()
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        return write()
+        return store()

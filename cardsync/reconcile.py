@@ -15,33 +15,29 @@ from typing import Final, Literal, Protocol
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from cardsync import metrics
 from cardsync.core import diff
 from cardsync.core.backoff import after_failure
 from cardsync.core.cards import CardFacts, Environment, ListedCard
+from cardsync.core.deletion import next_phase
 from cardsync.errors import (
     CardsyncError,
     CredentialsRefused,
-    OttuThrottled,
+    InvalidAnswer,
     Superseded,
     Terminal,
     Transient,
 )
 from cardsync.ottu import CardList
 from cardsync.settings import Settings
-from cardsync.store import agreements, cards, customers, gate, observations
+from cardsync.store import agreements, cards, customers, deleting, gate, inbox, observations
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
 
-# While Ottu refuses our credentials no customer's attempt can succeed: one try in this time tells when they work again. A
-# refusal while other lists work is the one customer's trouble, and must not stop everybody.
-CREDENTIALS_PAUSE_SECONDS: Final = 20.0
-LISTS_WORK_SECONDS: Final = 60.0
 LONGEST_WAIT_FOR_CREDENTIALS_SECONDS: Final = 40.0  # with the sweep's tick: under a minute after they work again
-# A 429 without ``Retry-After``: long enough to be heard, short enough to be forgotten.
-THROTTLED_PAUSE_SECONDS: Final = 5.0
 # A ticket stands for one call and the applying, and is renewed before each further page: short, because a customer whose
 # worker was killed waits this long for the next one.
 APPLY_SECONDS: Final = 5.0
@@ -101,11 +97,15 @@ class ReconcilePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one reconciliation; ``again`` asks the caller to ring for the customer once more."""
+    """What became of one reconciliation; ``again`` asks the caller to ring for the customer once more.
+
+    ``deletions`` are those of the customer's whose call is due, and may have waited for this to end.
+    """
 
     outcome: Outcome
     again: bool = False
     error: str | None = None
+    deletions: tuple[uuid.UUID, ...] = ()
 
 
 def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolicy, *, jitter: float) -> Result:
@@ -117,13 +117,16 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
         return Result("not_due")
     calls = _Calls(engine, ticket, policy)
     try:
-        answer = ottu.list_cards(
-            ticket.environment, ticket.customer_id, deadline_seconds=policy.list_seconds, before_call=calls.spend
-        )
+        answer = _ask(engine, ottu, ticket, policy, calls)
         calls.count("answered")
-        result = _believe(engine, ticket, answer, policy)
+        result = _believe(engine, ticket, answer, policy, jitter)
     except Superseded as error:
         result = Result("superseded", error=str(error))
+    except IntegrityError as error:
+        # An answer that the database will not hold is one not to believe. Its text holds the row, so it ends here.
+        sqlstate = getattr(error.orig, "sqlstate", None)
+        refused = InvalidAnswer(f"the database refuses what was listed ({sqlstate})")
+        result = _postpone(engine, ticket, refused, calls.made, jitter)
     except (Transient, Terminal) as error:
         calls.count(type(error).__name__)
         result = _postpone(engine, ticket, error, calls.made, jitter)
@@ -141,6 +144,31 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
         milliseconds=round(seconds * 1000),
     )
     return result
+
+
+def _ask(engine: Engine, ottu: Lists, ticket: Ticket, policy: ReconcilePolicy, calls: _Calls) -> CardList:
+    """Ask for the list; one of several pages that lacks a known card is asked for twice.
+
+    A card that is deleted between two pages moves the others up, and one that moves over the edge of a page is in neither,
+    while the count still agrees if another was added. Absent is only what both lists lack.
+    """
+
+    def ask() -> CardList:
+        return ottu.list_cards(
+            ticket.environment, ticket.customer_id, deadline_seconds=policy.list_seconds, before_call=calls.spend
+        )
+
+    answer = ask()
+    if answer.calls == 1:
+        return answer
+    listed = {c.token.fingerprint(policy.fingerprint_key, ticket.environment) for c in answer.cards}
+    with engine.connect() as connection:
+        known = cards.of_customer(connection, ticket.customer, listed)
+    if all(c.fingerprint in listed for c in known if c.status in ("active", "deleting")):
+        return answer
+    again = ask()
+    cards_by_token = {c.token: c for c in (*answer.cards, *again.cards)}
+    return CardList(tuple(cards_by_token.values()), answer.calls + again.calls)
 
 
 class _Calls:
@@ -164,18 +192,23 @@ class _Calls:
             metrics.CALLS.labels("list", "answered").inc(self.made - 1)
 
 
-def _believe(engine: Engine, ticket: Ticket, answer: CardList, policy: ReconcilePolicy) -> Result:
+def _believe(engine: Engine, ticket: Ticket, answer: CardList, policy: ReconcilePolicy, jitter: float) -> Result:
     """Apply a complete list under the ticket, in one transaction. Raises ``Superseded`` if the ticket stands no more."""
     remote = [_remote(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
     with engine.begin() as connection:
         customers.hold(connection, ticket)
-        local = cards.of_customer(connection, ticket.customer, [r.fingerprint for r in remote])
+        local = _known(connection, ticket, remote, policy)
         plan = _plan_under_the_brake(connection, ticket, local, remote, policy)
         elsewhere = bool(plan.suspicious) and cards.known_elsewhere(connection, plan.suspicious)
         ids = cards.apply(connection, ticket.customer, plan, confirmed_at=ticket.asked_at, cause=ticket.lane)
         _link_agreements(connection, ticket, plan, local, remote, ids)
+        due = _settle_deletions(connection, ticket, plan, local, jitter)
         again = customers.settle(
-            connection, ticket, look_again_seconds=plan.look_again_seconds, removals_held=bool(plan.held)
+            connection,
+            ticket,
+            look_again_seconds=plan.look_again_seconds,
+            removals_held=bool(plan.held),
+            lane="deletion" if plan.deletions else "hint",
         )
         outcome: Outcome = "changed" if plan.writes else "unchanged"
         observations.record(
@@ -189,7 +222,40 @@ def _believe(engine: Engine, ticket: Ticket, answer: CardList, policy: Reconcile
             suspicious=len(plan.suspicious),
         )
     _tell(ticket, plan, elsewhere)
-    return Result(outcome, again=again)
+    return Result(outcome, again=again, deletions=due)
+
+
+def _known(
+    connection: Connection, ticket: Ticket, remote: list[diff.RemoteCard], policy: ReconcilePolicy
+) -> list[diff.LocalCard]:
+    """What is known of the customer's cards, with the open hints taken that name a card which is about to go.
+
+    Such a hint is evidence that must be heard before a card is removed, and it holds the token that must go with the card.
+    """
+    listed = [r.fingerprint for r in remote]
+    local = cards.of_customer(connection, ticket.customer, listed)
+    plan = diff.plan(
+        local, remote, diff.Observation(ticket.number, ticket.asked_at), confirm_seconds=policy.confirm_seconds
+    )
+    going = [*plan.removed, *plan.proved]
+    hints = inbox.take_hints(connection, ticket.environment, ticket.customer_id, going) if going else []
+    if not hints:
+        return local
+    for card_id, evidence_no, received_at in hints:
+        cards.await_again(connection, card_id, evidence_no=evidence_no, received_at=received_at)
+        customers.mark_dirty(connection, ticket.customer, evidence_no=evidence_no, lane="hint")
+    metrics.EVENTS.labels("done").inc(len(hints))
+    return cards.of_customer(connection, ticket.customer, listed)
+
+
+def _settle_deletions(
+    connection: Connection, ticket: Ticket, plan: diff.Plan, local: list[diff.LocalCard], jitter: float
+) -> tuple[uuid.UUID, ...]:
+    """Write what the list says of the customer's deletions; return those that may call now."""
+    deleting.believe(connection, ticket, plan.deletions, jitter=jitter)
+    of_cards = [card.deletion for card in local if card.deletion is not None]
+    deleting.unlock(connection, ticket, [d.deletion_id for d in of_cards if d.phase == "blocked" and d.when_unlocked])
+    return tuple(deleting.due_of_customer(connection, ticket.customer)) if of_cards else ()
 
 
 def _remote(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
@@ -243,21 +309,22 @@ def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls
     outcome: Outcome = "failed" if counted else "paused"
     try:
         with engine.begin() as connection:
-            _close_the_gate_if_it_is_everybodys(connection, error)
             customers.fail(connection, ticket, error=_named(error), wait_seconds=wait, counted=counted)
+            gate.close_if_it_is_everybodys(connection, error)
+            given_up = deleting.unlisted(
+                connection,
+                ticket.customer,
+                error=_named(error),
+                credentials=isinstance(error, CredentialsRefused),
+                counted=counted,
+                wait_seconds=wait,
+            )
             if calls:
                 observations.record(connection, ticket, outcome=type(error).__name__, calls=calls)
     except Superseded as late:
         return Result("superseded", error=str(late))
+    metrics.DELETIONS.labels("failed").inc(given_up)
     return Result(outcome, error=_named(error))
-
-
-def _close_the_gate_if_it_is_everybodys(connection: Connection, error: Transient | Terminal) -> None:
-    if isinstance(error, OttuThrottled):
-        seconds = error.retry_after_seconds or THROTTLED_PAUSE_SECONDS
-        gate.pause_calls(connection, seconds=seconds, because="throttled by Ottu")
-    elif isinstance(error, CredentialsRefused) and not gate.lists_work(connection, within_seconds=LISTS_WORK_SECONDS):
-        gate.pause_calls(connection, seconds=CREDENTIALS_PAUSE_SECONDS, because="credentials refused")
 
 
 def _named(error: CardsyncError) -> str:
@@ -274,6 +341,11 @@ def _tell(ticket: Ticket, plan: diff.Plan, elsewhere: bool) -> None:
     ):
         if count:
             metrics.CARD_CHANGES.labels(change).inc(count)
+    for verdict in plan.deletions:
+        after = next_phase(verdict.deletion.phase, verdict.seen.event)
+        if after in ("done", "blocked", "failed"):
+            metrics.DELETIONS.labels(after).inc()
+            log.info("deletion_ended", deletion_id=str(verdict.deletion.deletion_id), status=after)
     if plan.held:
         metrics.REMOVALS_HELD.inc(len(plan.held))
         log.error("removals_held", customer=ticket.customer, observation=ticket.number, count=len(plan.held))

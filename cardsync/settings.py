@@ -80,7 +80,7 @@ class Settings(BaseModel):
     secret_key: SecretStr | None = None
     data_dir: Path = Path(".cardsync")
     ack_status: Annotated[int, Field(ge=200, le=201)] = 200
-    max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1_048_576)] = 1_048_576
+    max_body_bytes: Annotated[int, Field(ge=1, le=64 * 1_048_576)] = 1_048_576
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     web_threads: Annotated[int, Field(ge=1, le=256)] = 8

@@ -1,4 +1,4 @@
-"""The web process as a WSGI server loads it: ``cardsync.wsgi:app``, made from the settings. ``close`` ends it cleanly.
+"""The web process, made from the settings: ``app`` for any WSGI server, ``front`` for ``cardsync web``. ``close`` ends it.
 
 Loaded once in each process, after any fork: a connection shared by two processes answers the wrong one.
 """
@@ -14,7 +14,7 @@ metrics_files.prepare(_settings.data_dir)
 
 # Only now: what counts anything chooses its storage at import.
 from cardsync import db  # noqa: E402
-from cardsync.web import create_app  # noqa: E402
+from cardsync.web import create_app, create_front  # noqa: E402
 from workers.app import create_app as create_celery  # noqa: E402
 from workers.bells import Ringer  # noqa: E402
 
@@ -26,10 +26,12 @@ _engine = db.make_engine(_url, name="cardsync web", pool_size=_settings.web_thre
 _bells = Ringer(create_celery(_settings, publisher=True))
 
 app = create_app(_settings, ingest_engine=_ingest_engine, engine=_engine, bells=_bells)
+front = create_front(app)
 
 
 def close() -> None:
     """Send the bells that wait, within a bound, and give the connections back. Once is enough; more does no harm."""
+    front.close()
     _bells.close()
     _ingest_engine.dispose()
     _engine.dispose()

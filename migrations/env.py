@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
 from cardsync import db, settings
-from cardsync.store.models import Base
+from cardsync.store.erasure_models import Base  # all tables: it stands on the other models
 
 # A migration that waits for a lock makes all later traffic wait behind it: give up instead, and be run again.
 LOCK_TIMEOUT_MS = 5_000

@@ -17,11 +17,13 @@ from cardsync.settings import Settings
 
 INBOX: Final = "cardsync.inbox"
 CUSTOMERS: Final = "cardsync.customers"
+DELETIONS: Final = "cardsync.deletions"
 SWEEP: Final = "cardsync.sweep"
-QUEUES: Final = (INBOX, CUSTOMERS, SWEEP)
+QUEUES: Final = (INBOX, CUSTOMERS, DELETIONS, SWEEP)
 
 PROCESS_EVENTS: Final = "cardsync.process_events"
 RECONCILE_CUSTOMER: Final = "cardsync.reconcile_customer"
+DELETE_CARD: Final = "cardsync.delete_card"
 RUN_SWEEP: Final = "cardsync.sweep"
 
 SWEEP_EVERY_SECONDS: Final = 1.0
@@ -52,6 +54,7 @@ def create_app(settings: Settings, *, publisher: bool = False) -> Celery:
         task_routes={
             PROCESS_EVENTS: {"queue": INBOX},
             RECONCILE_CUSTOMER: {"queue": CUSTOMERS},
+            DELETE_CARD: {"queue": DELETIONS},
             RUN_SWEEP: {"queue": SWEEP},
         },
         task_serializer="json",

@@ -28,13 +28,14 @@ from cardsync.store import gate
 from workers.app import QUEUES, create_app
 from workers.bells import Ringer
 from workers.leader import STANDBY_SECONDS, Leadership, TickScheduler
+from workers.listener import Listener
 from workers.tasks import Hands, add_tasks
 
 log = structlog.get_logger(__name__)
 
 DATABASE_POLL_SECONDS: Final = 1.0
-# After the last task: what closing may take. Longer than the bells' own bound.
-CLOSE_SECONDS: Final = 8.0
+# After the last task: what closing may take. It takes a second, unless the broker is frozen.
+CLOSE_SECONDS: Final = 4.0
 
 
 def run_worker(settings: Settings) -> None:
@@ -52,6 +53,12 @@ def run_worker(settings: Settings) -> None:
     bells = Ringer(create_app(settings, publisher=True))
     app = create_app(settings)
     add_tasks(app, Hands(settings, engine, ottu, bells))
+    listener = Listener(
+        db.make_engine(
+            settings.database_url.get_secret_value(), name="cardsync listener", pool_size=1, autocommit=True
+        ),
+        bells.ring_deletions,
+    )
     setup_logging.connect(_keep_our_logging)
     _end_in_time(ReconcilePolicy.of(settings).lease_seconds)
     log.info("worker_started", threads=settings.worker_threads)
@@ -66,6 +73,7 @@ def run_worker(settings: Settings) -> None:
     try:
         worker.start()
     finally:
+        listener.close()
         bells.close()
         if ottu is not None:
             ottu.close()
@@ -81,6 +89,7 @@ def run_beat(settings: Settings) -> None:
     )
     leadership = Leadership(engine)
     stopping = _stop_event()
+    _end_when_stuck(stopping)
     scheduler = TickScheduler(create_app(settings, publisher=True))
     log.info("beat_started")
     while not stopping.is_set():
@@ -117,6 +126,18 @@ def _end_in_time(task_seconds: float) -> None:
 
     worker_shutting_down.connect(tell, weak=False)
     threading.Thread(target=watch, name="end-in-time", daemon=True).start()
+
+
+def _end_when_stuck(stopping: threading.Event) -> None:
+    """End the beat in time once it is told to stop, also while the database or the broker is frozen: it holds no work."""
+
+    def watch() -> None:
+        stopping.wait()
+        time.sleep(CLOSE_SECONDS)
+        log.warning("beat_stopped", because="the database or the broker does not answer")
+        os._exit(0)
+
+    threading.Thread(target=watch, name="end-when-stuck", daemon=True).start()
 
 
 def _stop_event() -> threading.Event:

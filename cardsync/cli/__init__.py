@@ -26,8 +26,9 @@ class _Entry(NamedTuple):
 COMMANDS: Final[dict[str, _Entry]] = {
     "beat": _Entry("beat", "Run one beat, which sends the schedule's ticks."),
     "brake": _Entry("brake", "Show or release the brake on removals."),
-    "customers": _Entry("customers", "Make customers known."),
+    "customers": _Entry("customers", "Make customers known, or erase one."),
     "db": _Entry("db", "Migrate the database, and let others read it."),
+    "deletions": _Entry("deletions", "Ask for deletions, list, show or replay them; verify their receipts."),
     "dev": _Entry("dev", "Run everything on this machine, with embedded services."),
     "doctor": _Entry("doctor", "Check settings, services and credentials; say what to do."),
     "events": _Entry("events", "List, show or replay notifications."),

@@ -39,8 +39,8 @@ def show(as_json: bool) -> None:
 def release() -> None:
     """Let removals go on, counted from zero, and have the customers looked at again whom the brake held."""
     with console.engine(console.load("database")) as engine, engine.begin() as connection:
+        held = customers.release_held(connection)  # customers before the gate: the order in which all others lock them
         was_on = gate.release_brake(connection)
-        held = customers.release_held(connection)
     click.echo("The brake is released." if was_on else "The brake was not on.")
     if held:
         click.echo(f"{held} customers are looked at again.")

@@ -8,7 +8,9 @@ customer's id) are shown with their control characters escaped: they never drive
 from __future__ import annotations
 
 import datetime as dt
+import getpass
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,6 +112,14 @@ def printable(value: object) -> str:
 def rfc3339(moment: dt.datetime) -> str:
     """A moment in UTC, with ``Z``."""
     return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def os_user() -> str:
+    """Who asks, for what is kept of a request: the user of this machine."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"cli:{os.getuid()}"
 
 
 def print_json(value: object) -> None:

@@ -1,4 +1,4 @@
-"""``cardsync customers import``: customers whom no notification has named yet, from a file.
+"""``cardsync customers import``: customers whom no notification has named yet, from a file. (``erase`` stands in its own.)
 
 Ottu offers no list of customers: who is neither hinted at nor imported is not known. The file is streamed; a
 line stands for itself, so a broken one costs that line alone. Importing again changes nothing.
@@ -18,6 +18,7 @@ import click
 from sqlalchemy import Engine
 
 from cardsync.cli import console
+from cardsync.cli.erase import erase
 from cardsync.core.cards import CUSTOMER_ID_MAX, ENVIRONMENTS, Environment, is_customer_id
 from cardsync.store import customers as store
 
@@ -52,7 +53,10 @@ class _Summary:
 
 @click.group()
 def customers() -> None:
-    """Make customers known."""
+    """Make customers known, or erase one."""
+
+
+customers.add_command(erase)
 
 
 @customers.command("import")

@@ -11,18 +11,16 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 import structlog
 
 from cardsync import logs, metrics_files, settings
 from cardsync.settings import Settings
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +44,7 @@ def web(host: str, port: int, workers: int) -> None:
     _check_secret_if_the_database_answers(found)
     address, port = _free_address(host, port)
     click.echo(f"cardsync web: http://{_shown(address)}:{port} ({workers} processes of {found.web_threads} threads)")
-    _serve(found, address, port, workers)
+    _serve(address, port, workers)
 
 
 def _check_secret_if_the_database_answers(found: Settings) -> None:
@@ -88,21 +86,20 @@ def _shown(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _serve(found: Settings, address: str, port: int, workers: int) -> None:
+def _serve(address: str, port: int, workers: int) -> None:
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
     server = Granian(
-        "cardsync.wsgi:app",
+        "cardsync.wsgi:front",
         address=address,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         websockets=False,
         workers=workers,
-        blocking_threads=found.web_threads,
         backlog=BACKLOG,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
         log_access=False,
@@ -123,14 +120,14 @@ _OUR_LOGGING: Final[dict[str, Any]] = {
 }
 
 
-def _load(parent_id: int) -> WSGIApplication:
+def _load(parent_id: int) -> Callable[..., Any]:
     """Make the application, in the process that answers."""
     threading.Thread(target=_follow, args=(parent_id,), name="parent", daemon=True).start()
     from cardsync import wsgi
 
     # A forked process of multiprocessing's runs these at its end, and not those of atexit.
     Finalize(None, wsgi.close, exitpriority=10)
-    return wsgi.app
+    return wsgi.front.answer
 
 
 def _follow(parent_id: int) -> None:

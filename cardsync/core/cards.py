@@ -31,7 +31,7 @@ AGREEMENT_ID_MAX: Final = 128  # characters; schema Agreement
 # since a list of separators would miss the next dash or zero-width space.
 _SEPARATORS = re.compile(r"(?:[^\w*#•●]|_)+")
 _FULL_NUMBER = re.compile(r"\d{11,}")
-_LAST_FOUR = re.compile(r"(\d{4})\D*$")
+_LAST_FOUR = re.compile(r"([0-9]{4})[^0-9]*$")  # ASCII alone: other scripts' digits are no last four
 
 
 def looks_like_full_number(text: str) -> bool:

@@ -29,11 +29,11 @@ def check_listed(status_code: int, headers: Mapping[str, str], now: dt.datetime)
     if status_code == 200:
         return
     if status_code == 403:
-        raise CredentialsRefused("Ottu refuses our credentials: 403")
+        raise CredentialsRefused("Ottu refuses our credentials: 403", status_code=403)
     _raise_common(status_code, headers, now)
     if 400 <= status_code <= 499:
         raise OttuRejected(f"Ottu rejects the list: {status_code}", status_code=status_code)
-    raise InvalidAnswer(f"Ottu answered the list with {status_code}")
+    raise InvalidAnswer(f"Ottu answered the list with {status_code}", status_code=status_code)
 
 
 def check_deleted(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> bool:
@@ -45,18 +45,18 @@ def check_deleted(status_code: int, headers: Mapping[str, str], now: dt.datetime
     _raise_common(status_code, headers, now)
     if 400 <= status_code <= 499:
         raise OttuRejected(f"Ottu rejects the deletion: {status_code}", status_code=status_code)
-    raise InvalidAnswer(f"Ottu answered the deletion with {status_code}")
+    raise InvalidAnswer(f"Ottu answered the deletion with {status_code}", status_code=status_code)
 
 
 def _raise_common(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> None:
     wait = retry_after_seconds(headers.get("retry-after"), now)
     if status_code == 401:
-        raise CredentialsRefused("Ottu refuses our credentials: 401")
+        raise CredentialsRefused("Ottu refuses our credentials: 401", status_code=401)
     if status_code == 429:
-        raise OttuThrottled("Ottu asks us to slow down: 429", retry_after_seconds=wait)
+        raise OttuThrottled("Ottu asks us to slow down: 429", retry_after_seconds=wait, status_code=429)
     # 408 is the other side's time-out: a 4xx in number only.
     if status_code == 408 or 500 <= status_code <= 599:
-        raise OttuFault(f"Ottu failed: {status_code}", retry_after_seconds=wait)
+        raise OttuFault(f"Ottu failed: {status_code}", retry_after_seconds=wait, status_code=status_code)
 
 
 def retry_after_seconds(value: str | None, now: dt.datetime) -> float | None:

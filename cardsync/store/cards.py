@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 
 from cardsync.core.cards import CardFacts
+from cardsync.core.deletion import LocalDeletion
 from cardsync.core.diff import LocalCard, Plan, RemoteCard, Shown, Status
 
 _FACTS: Final = tuple(f.name for f in fields(CardFacts))
@@ -70,10 +71,16 @@ def await_hinted(
     return card_id
 
 
+# Of a card's deletions in this life, the one under way, else a blocked one: rather one that goes on once the card is unlocked.
 _LOCAL = text(f"""
-    SELECT card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS}
-    FROM cardsync.cards
-    WHERE customer = :customer
+    SELECT c.card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS},
+           d.deletion_id, d.phase, d.since_no, d.tried_since, d.called_at, d.failures, d.when_unlocked
+    FROM cardsync.cards AS c LEFT JOIN LATERAL (
+        SELECT * FROM cardsync.deletions AS d
+        WHERE d.card_id = c.card_id AND d.life = c.life AND d.phase IN ('asked', 'calling', 'proving', 'refused', 'blocked')
+        ORDER BY d.phase = 'blocked', d.when_unlocked DESC, d.requested_at DESC LIMIT 1
+    ) AS d ON c.status IN ('active', 'deleting')
+    WHERE c.customer = :customer
       AND (status <> 'removed' OR awaited_no IS NOT NULL OR fingerprint = ANY(:fingerprints))
 """)
 
@@ -93,6 +100,19 @@ def _local(row: Row[Any]) -> LocalCard:
         facts=CardFacts(**{**facts, "agreements": tuple(row.agreements)}),
         awaited_no=row.awaited_no,
         awaited_at=row.awaited_at,
+        deletion=None if row.deletion_id is None else _deletion(row),
+    )
+
+
+def _deletion(row: Row[Any]) -> LocalDeletion:
+    return LocalDeletion(
+        deletion_id=row.deletion_id,
+        phase=row.phase,
+        since_no=row.since_no,
+        tried_since=row.tried_since,
+        called_at=row.called_at,
+        failures=row.failures,
+        when_unlocked=row.when_unlocked,
     )
 
 
@@ -114,11 +134,12 @@ _SHOWN = text(f"""
     WHERE card_id = :card_id AND status = :was
 """)
 _ANSWERED = text("UPDATE cardsync.cards SET awaited_no = NULL, awaited_at = NULL WHERE card_id = ANY(:card_ids)")
-# The token goes in the statement that removes the card; of events, only those still open could hold it.
+# The token goes in the statement that removes the card; of hints, only open ones could hold it (``inbox.take_hints``).
 _REMOVE = text("""
     UPDATE cardsync.cards
     SET status = 'removed', token = NULL, removed_at = clock_timestamp(), removed_because = :because, cause = :cause,
-        awaited_no = NULL, awaited_at = NULL
+        awaited_no = CASE WHEN card_id = ANY(:awaited) THEN awaited_no END,
+        awaited_at = CASE WHEN card_id = ANY(:awaited) THEN awaited_at END
     WHERE card_id = ANY(:card_ids) AND status = :was
 """)
 _DROP = text("DELETE FROM cardsync.cards WHERE card_id = ANY(:card_ids) AND status = 'unconfirmed'")
@@ -145,8 +166,9 @@ def apply(
             connection.execute(_SHOWN, _shown_parameters(shown, confirmed_at, cause))
     only_answered = [s.card_id for s in plan.shown if s.answered and not (s.revive or s.changed)]
     _execute_for(connection, _ANSWERED, [*only_answered, *plan.lapsed])
-    _execute_for(connection, _REMOVE, plan.removed, because="absent", cause=cause, was="active")
-    _execute_for(connection, _REMOVE, plan.proved, because="requested", cause="deletion", was="deleting")
+    _execute_for(connection, _REMOVE, plan.removed, because="absent", cause=cause, was="active", awaited=[])
+    proved = {"because": "requested", "cause": "deletion", "was": "deleting", "awaited": list(plan.awaited)}
+    _execute_for(connection, _REMOVE, plan.proved, **proved)
     _execute_for(connection, _DROP, plan.dropped)
     return shown_ids
 
@@ -167,6 +189,35 @@ def _shown_parameters(shown: Shown, confirmed_at: dt.datetime | None, cause: str
 def _execute_for(connection: Connection, statement: Any, card_ids: Sequence[uuid.UUID], **parameters: Any) -> None:
     if card_ids:
         connection.execute(statement, {"card_ids": list(card_ids), **parameters})
+
+
+_AWAIT_AGAIN = text("""
+    UPDATE cardsync.cards SET awaited_no = :evidence_no, awaited_at = :received_at
+    WHERE card_id = :card_id AND (awaited_no IS NULL OR awaited_no < :evidence_no)
+""")
+
+
+def await_again(connection: Connection, card_id: uuid.UUID, *, evidence_no: int, received_at: dt.datetime) -> None:
+    """Note that a hint named a known card."""
+    parameters = {"card_id": card_id, "evidence_no": evidence_no, "received_at": received_at}
+    connection.execute(_AWAIT_AGAIN, parameters)
+
+
+_BELIEVED_NO = text("SELECT believed_no FROM cardsync.cards WHERE card_id = :card_id")
+_NOTE_BELIEVED = text("""
+    UPDATE cardsync.cards SET believed_no = :evidence_no WHERE card_id = :card_id AND believed_no < :evidence_no
+""")
+
+
+def believed_no(connection: Connection, card_id: uuid.UUID) -> int:
+    """The newest hint that was believed of a card, where hints are the source; 0 if none was."""
+    number: int = connection.execute(_BELIEVED_NO, {"card_id": card_id}).scalar_one()
+    return number
+
+
+def note_believed(connection: Connection, card_id: uuid.UUID, evidence_no: int) -> None:
+    """Note that a hint was believed of a card."""
+    connection.execute(_NOTE_BELIEVED, {"card_id": card_id, "evidence_no": evidence_no})
 
 
 _ELSEWHERE = text("""

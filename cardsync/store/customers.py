@@ -1,6 +1,7 @@
 """Customers: the fact "may differ from Ottu since ...", and the ticket that at most one process holds at a time.
 
-Rows to ring for are picked by ``ARRAY(SELECT ... LIMIT ... FOR UPDATE SKIP LOCKED)``: inside ``IN (...)`` the planner may run the
+Ranges of rows are compared with ``statement_timestamp()``: ``clock_timestamp()`` is volatile, and no index answers it. Rows to
+ring for are picked by ``ARRAY(SELECT ... LIMIT ... FOR UPDATE SKIP LOCKED)``: inside ``IN (...)`` the planner may run the
 limited query more than once, and then picks more rows than the limit.
 """
 
@@ -19,6 +20,7 @@ from cardsync.errors import Superseded
 Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit"]
 
 LAST_ERROR_MAX: Final = 200  # characters
+LONGEST_WAIT_WITH_A_HINT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,14 @@ def touch(connection: Connection, environment: Environment, customer_id: str) ->
     return Touched(row.id, row.applied_no)
 
 
-# While Ottu fails for this customer, a fresh hint does not cut the wait short: the backoff protects Ottu, and the hint loses
-# nothing. Otherwise it is due now, ahead of any later date that a sweep had set.
+# While Ottu fails for this customer, a fresh hint does not end the wait: the backoff protects Ottu. But it shortens a long one,
+# since the trouble may be over. Otherwise the customer is due now, ahead of any later date that a sweep had set.
 _MARK = text("""
     UPDATE cardsync.customers
     SET dirty_no = greatest(dirty_no, coalesce(:evidence_no, nextval('cardsync.observation_no'))),
         dirty_since = coalesce(dirty_since, clock_timestamp()),
-        due_at = CASE WHEN failures > 0 AND due_at IS NOT NULL THEN due_at
+        due_at = CASE WHEN failures > 0 AND due_at IS NOT NULL
+                      THEN least(due_at, clock_timestamp() + make_interval(secs => :longest_wait_seconds))
                       ELSE least(due_at, clock_timestamp()) END,
         lane = CASE WHEN failures > 0 THEN 'retry' ELSE :lane END,
         rung_at = clock_timestamp()
@@ -97,7 +100,13 @@ def mark_dirty(connection: Connection, customer: int, *, evidence_no: int | None
 
     The caller rings after its commit; if that bell is lost, the sweep rings again.
     """
-    connection.execute(_MARK, {"customer": customer, "evidence_no": evidence_no, "lane": lane})
+    parameters = {
+        "customer": customer,
+        "evidence_no": evidence_no,
+        "lane": lane,
+        "longest_wait_seconds": LONGEST_WAIT_WITH_A_HINT_SECONDS,
+    }
+    connection.execute(_MARK, parameters)
 
 
 _TAKE = text("""
@@ -152,16 +161,23 @@ _SETTLE = text("""
                            THEN coalesce(dirty_since, :asked_at) END,
         due_at = CASE WHEN dirty_no > :number THEN clock_timestamp()
                       ELSE clock_timestamp() + make_interval(secs => cast(:look_again_seconds AS float8)) END,
-        lane = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL THEN 'hint' END
+        lane = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL THEN :lane END
     WHERE id = :customer AND ticket_no = :number
     RETURNING dirty_no > :number AS again
 """)
 
 
-def settle(connection: Connection, ticket: Ticket, *, look_again_seconds: float | None, removals_held: bool) -> bool:
+def settle(
+    connection: Connection,
+    ticket: Ticket,
+    *,
+    look_again_seconds: float | None,
+    removals_held: bool,
+    lane: Lane = "hint",
+) -> bool:
     """Record that the ticket's answer is believed; true if evidence came in meanwhile, so that it must be asked once more.
 
-    Raises ``Superseded`` if the ticket stands no more.
+    ``lane`` is the next look's, if there is to be one. Raises ``Superseded`` if the ticket stands no more.
     """
     parameters = {
         "customer": ticket.customer,
@@ -169,6 +185,7 @@ def settle(connection: Connection, ticket: Ticket, *, look_again_seconds: float 
         "asked_at": ticket.asked_at,
         "look_again_seconds": look_again_seconds,
         "removals_held": removals_held,
+        "lane": lane,
     }
     again: bool | None = connection.execute(_SETTLE, parameters).scalar_one_or_none()
     if again is None:
@@ -206,9 +223,9 @@ _DUE = text("""
     UPDATE cardsync.customers SET rung_at = clock_timestamp()
     WHERE id = ANY(ARRAY(
         SELECT id FROM cardsync.customers
-        WHERE due_at <= clock_timestamp()
-          AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-          AND (rung_at IS NULL OR rung_at < clock_timestamp() - make_interval(secs => :again_seconds))
+        WHERE due_at <= statement_timestamp()
+          AND (lease_until IS NULL OR lease_until <= statement_timestamp())
+          AND (rung_at IS NULL OR rung_at < statement_timestamp() - make_interval(secs => :again_seconds))
         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ))
     RETURNING id
@@ -225,7 +242,7 @@ _STALEST = text("""
     WHERE id = ANY(ARRAY(
         SELECT id FROM cardsync.customers
         WHERE due_at IS NULL
-          AND (reconciled_at IS NULL OR reconciled_at < clock_timestamp() - make_interval(secs => :older_seconds))
+          AND (reconciled_at IS NULL OR reconciled_at < statement_timestamp() - make_interval(secs => :older_seconds))
         ORDER BY reconciled_at NULLS FIRST, id LIMIT :limit FOR UPDATE SKIP LOCKED
     ))
     RETURNING id

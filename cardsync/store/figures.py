@@ -8,6 +8,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from cardsync.store import deletions
+
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
@@ -18,6 +20,8 @@ class QueueFigures:
     failed_events: int
     due_customers: int
     oldest_due_seconds: float
+    open_deletions: int
+    oldest_deletion_seconds: float
     calls_paused: bool
     removal_brake_engaged: bool
     feed_head: int
@@ -25,7 +29,7 @@ class QueueFigures:
 
 
 _QUEUES = text("""
-    SELECT pending.*, failed.*, due.*,
+    SELECT pending.*, failed.*, due.*, deletions.*,
            coalesce(gate.paused_until > clock_timestamp(), false) AS calls_paused,
            gate.brake_engaged_at IS NOT NULL AS removal_brake_engaged,
            (SELECT seq FROM cardsync.feed_head) AS feed_head
@@ -35,13 +39,16 @@ _QUEUES = text("""
          (SELECT count(*) AS failed_events FROM cardsync.events WHERE status = 'failed') AS failed,
          (SELECT count(*) AS due_customers,
                  coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float8 AS oldest_due_seconds
-          FROM cardsync.customers WHERE due_at <= clock_timestamp()) AS due,
+          FROM cardsync.customers WHERE due_at <= statement_timestamp()) AS due,
+         (SELECT count(*) AS open_deletions,
+                 coalesce(extract(epoch FROM clock_timestamp() - min(requested_at)), 0)::float8 AS oldest_deletion_seconds
+          FROM cardsync.deletions WHERE phase IN ('asked', 'calling', 'proving', 'refused')) AS deletions,
          cardsync.gate AS gate
 """)
 # The same 24 hours, and the same minute for the granularity, as the budget itself goes by (store.gate).
 _CALLS = text("""
     SELECT lane, sum(calls)::bigint AS calls FROM cardsync.call_minutes
-    WHERE minute > clock_timestamp() - interval '1441 minutes' GROUP BY lane
+    WHERE minute > statement_timestamp() - interval '1441 minutes' GROUP BY lane
 """)
 
 
@@ -57,6 +64,8 @@ class StockFigures:
     """What there is: each reads a whole table, so ask seldom. Ages are in seconds."""
 
     cards_by_status: Mapping[str, int]
+    deletions_by_status: Mapping[str, int]
+    open_erasures_by_status: Mapping[str, int]
     customers: int
     dirty_customers: int
     never_reconciled: int
@@ -67,6 +76,8 @@ class StockFigures:
 STATUSES: Final = ("unconfirmed", "active", "deleting", "removed")
 WITHIN_SECONDS: Final = (60, 300, 3_600, 86_400)
 
+_DELETIONS = text("SELECT status, count(*) AS deletions FROM registry.deletions GROUP BY status")
+_ERASURES = text("SELECT status, count(*) AS erasures FROM cardsync.erasures WHERE status <> 'done' GROUP BY status")
 _CARDS = text("SELECT status, count(*) AS cards FROM cardsync.cards GROUP BY status")
 # Counts within bounds instead of a median: a median sorts all customers, a count only passes them.
 _WITHIN: Final = ", ".join(
@@ -84,9 +95,13 @@ _CUSTOMERS = text(f"""
 def stock(connection: Connection) -> StockFigures:
     """Count cards and customers."""
     cards = dict.fromkeys(STATUSES, 0) | {r.status: r.cards for r in connection.execute(_CARDS)}
+    deletions_ = {r.status: r.deletions for r in connection.execute(_DELETIONS)}
+    erasures = {r.status: r.erasures for r in connection.execute(_ERASURES)}
     row = connection.execute(_CUSTOMERS).one()
     return StockFigures(
         cards_by_status=cards,
+        deletions_by_status=dict.fromkeys(deletions.STATUSES, 0) | deletions_,
+        open_erasures_by_status=dict.fromkeys(("pending", "blocked", "failed"), 0) | erasures,
         customers=row.customers,
         dirty_customers=row.dirty_customers,
         never_reconciled=row.never_reconciled,

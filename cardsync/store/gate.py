@@ -9,11 +9,27 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from cardsync.errors import BudgetSpent, CallsPaused, Misconfigured
+from cardsync.errors import (
+    BudgetSpent,
+    CallsPaused,
+    CardsyncError,
+    CredentialsRefused,
+    Misconfigured,
+    OttuThrottled,
+)
 from cardsync.store.customers import Lane
 
 LONGEST_PAUSE_SECONDS: Final = 3_600.0
+# Of the allowance, what routine looks may use up; the rest is kept for hints and deletions, whatever the sweeps want.
+ROUTINE_SHARE: Final = 0.9
 PASS_SECONDS: Final = 86_400  # one pass of sweeps, for the brake: a day, the span that the budget of calls is given for
+
+# While Ottu refuses our credentials no customer's attempt can succeed: one try in this time tells when they work again. A
+# refusal while other lists work is the one customer's trouble, and must not stop everybody.
+CREDENTIALS_PAUSE_SECONDS: Final = 20.0
+LISTS_WORK_SECONDS: Final = 60.0
+# A 429 without ``Retry-After``: long enough to be heard, short enough to be forgotten.
+THROTTLED_PAUSE_SECONDS: Final = 5.0
 
 # The lock on the one row makes counting and taking one step for all processes. Whether Ottu's day is a calendar day or the
 # last 24 hours is not said; the last 24 hours is the stricter reading, and a minute is added for the granularity.
@@ -24,7 +40,7 @@ _LOCK = text("""
 _SPENT = text("""
     SELECT coalesce(sum(calls), 0)::bigint AS calls,
            extract(epoch FROM min(minute) + interval '1441 minutes' - clock_timestamp())::float8 AS frees_in_seconds
-    FROM cardsync.call_minutes WHERE minute > clock_timestamp() - interval '1441 minutes'
+    FROM cardsync.call_minutes WHERE minute > statement_timestamp() - interval '1441 minutes'
 """)
 _COUNT = text("""
     INSERT INTO cardsync.call_minutes AS m (minute, lane, calls)
@@ -39,7 +55,8 @@ def spend_call(connection: Connection, lane: Lane, *, daily_calls: int) -> None:
     if gate.paused_seconds is not None and gate.paused_seconds > 0:
         raise CallsPaused(f"calls are paused: {gate.paused_because}", retry_after_seconds=gate.paused_seconds)
     spent = connection.execute(_SPENT).one()
-    if spent.calls >= daily_calls:
+    allowed = daily_calls * ROUTINE_SHARE if lane in ("sweep", "audit") else daily_calls
+    if spent.calls >= allowed:
         wait = max(1.0, min(LONGEST_PAUSE_SECONDS, spent.frees_in_seconds or 1.0))
         raise BudgetSpent("the calls of the last 24 hours are used up", retry_after_seconds=wait)
     connection.execute(_COUNT, {"lane": lane})
@@ -65,7 +82,7 @@ def pause_calls(connection: Connection, *, seconds: float, because: str) -> None
 _LISTS_WORK = text("""
     SELECT EXISTS (
         SELECT 1 FROM cardsync.observations
-        WHERE asked_at > clock_timestamp() - make_interval(secs => :seconds) AND outcome IN ('changed', 'unchanged')
+        WHERE asked_at > statement_timestamp() - make_interval(secs => :seconds) AND outcome IN ('changed', 'unchanged')
     )
 """)
 
@@ -74,6 +91,29 @@ def lists_work(connection: Connection, *, within_seconds: float) -> bool:
     """Tell whether any customer's list was believed lately: then a refusal is that customer's, not our credentials'."""
     work: bool = connection.execute(_LISTS_WORK, {"seconds": within_seconds}).scalar_one()
     return work
+
+
+def close_if_it_is_everybodys(connection: Connection, error: CardsyncError) -> None:
+    """Close the gate for a while if what a call ran into would meet everybody's calls."""
+    if isinstance(error, OttuThrottled):
+        seconds = error.retry_after_seconds or THROTTLED_PAUSE_SECONDS
+        pause_calls(connection, seconds=seconds, because="throttled by Ottu")
+    elif isinstance(error, CredentialsRefused) and not lists_work(connection, within_seconds=LISTS_WORK_SECONDS):
+        pause_calls(connection, seconds=CREDENTIALS_PAUSE_SECONDS, because="credentials refused")
+
+
+# The newest word on our credentials, from whichever list was asked for last.
+_DOUBTED = text("""
+    SELECT outcome = 'CredentialsRefused' FROM cardsync.observations
+    WHERE asked_at > statement_timestamp() - make_interval(secs => :seconds)
+      AND outcome IN ('changed', 'unchanged', 'CredentialsRefused')
+    ORDER BY asked_at DESC LIMIT 1
+""")
+
+
+def credentials_doubted(connection: Connection) -> bool:
+    """Tell whether the last list that told anything of our credentials, within a minute, was refused for them."""
+    return bool(connection.execute(_DOUBTED, {"seconds": LISTS_WORK_SECONDS}).scalar_one_or_none())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +166,7 @@ def may_remove(connection: Connection, count: int, *, sweeping: bool, share: flo
     return True
 
 
+_FORGET_CALLS = text("DELETE FROM cardsync.call_minutes WHERE minute < statement_timestamp() - interval '2 days'")
 _BEGIN_PASS = text("""
     UPDATE cardsync.gate
     SET pass_started_at = clock_timestamp(), pass_removed = 0,
@@ -142,7 +183,8 @@ _RELEASE = text("""
 
 def begin_pass_if_over(connection: Connection) -> None:
     """Begin a new pass of sweeps when the last one is a day old; the brake measures its removals against the cards now."""
-    connection.execute(_BEGIN_PASS, {"pass_seconds": PASS_SECONDS})
+    if connection.execute(_BEGIN_PASS, {"pass_seconds": PASS_SECONDS}).rowcount:
+        connection.execute(_FORGET_CALLS)
 
 
 def release_brake(connection: Connection) -> bool:

@@ -133,17 +133,32 @@ def _seen(connection: Connection, new: NewEvent) -> Stored:
     return Stored(known.event_id, known.status, fresh=False)
 
 
+_WHOSE = text("""
+    SELECT DISTINCT environment, customer_id COLLATE "C" AS customer_id FROM cardsync.events
+    WHERE event_id = ANY(:ids) AND status = :status AND customer_id IS NOT NULL
+    ORDER BY environment, customer_id COLLATE "C"
+""")
+
+
+def whose(
+    connection: Connection, event_ids: Sequence[uuid.UUID], *, status: Status = "pending"
+) -> list[tuple[Environment, str]]:
+    """The customers of those of the events, in the order in which customers are locked everywhere (by code point)."""
+    rows = connection.execute(_WHOSE, {"ids": list(event_ids)[:SETTLE_AT_ONCE], "status": status})
+    return [(row.environment, row.customer_id) for row in rows]
+
+
 _CLAIM = text("""
     SELECT event_id, evidence_no, received_at, environment, customer_id, token, facts, attempts
     FROM cardsync.events
     WHERE event_id = ANY(:ids) AND status = 'pending'
-    ORDER BY environment, customer_id, evidence_no
+    ORDER BY environment, customer_id COLLATE "C", evidence_no
     FOR UPDATE SKIP LOCKED
 """)
 
 
 def claim(connection: Connection, event_ids: Sequence[uuid.UUID]) -> list[PendingHint]:
-    """Lock those of the events that are pending and nobody else holds, grouped by customer so that lock order is one."""
+    """Lock those of the events that are pending and nobody else holds; their customers are locked (``whose``) before."""
     rows = connection.execute(_CLAIM, {"ids": list(event_ids)[:SETTLE_AT_ONCE]})
     return [
         PendingHint(
@@ -161,9 +176,10 @@ def claim(connection: Connection, event_ids: Sequence[uuid.UUID]) -> list[Pendin
 
 
 def facts_from_json(stored: dict[str, Any]) -> CardFacts:
-    """Rebuild facts from the inbox's JSON."""
-    agreements = stored.get("agreements")
-    return CardFacts(**{**stored, "agreements": None if agreements is None else tuple(agreements)})
+    """Rebuild facts from the inbox's JSON; what another version of this program wrote beside them is passed over."""
+    known = {name: value for name, value in stored.items() if name in _FACTS}
+    agreements = known.get("agreements")
+    return CardFacts(**{**known, "agreements": None if agreements is None else tuple(agreements)})
 
 
 _SETTLE = text("""
@@ -178,19 +194,56 @@ def settle(connection: Connection, event_id: uuid.UUID, card_id: uuid.UUID | Non
     return connection.execute(_SETTLE, {"event_id": event_id, "card_id": card_id}).rowcount == 1
 
 
+_TAKE_HINTS = text("""
+    UPDATE cardsync.events AS e
+    SET status = 'done', settled_at = clock_timestamp(), token = NULL, facts = NULL, card_id = c.card_id, last_error = NULL
+    FROM cardsync.cards AS c
+    WHERE e.environment = :environment AND e.customer_id = :customer_id AND e.status IN ('pending', 'failed')
+      AND c.card_id = ANY(:card_ids) AND c.token = e.token
+    RETURNING c.card_id, e.evidence_no, e.received_at
+""")
+
+
+def take_hints(
+    connection: Connection, environment: Environment, customer_id: str, card_ids: Sequence[uuid.UUID]
+) -> list[tuple[uuid.UUID, int, dt.datetime]]:
+    """Settle the open hints that name these known cards of a customer who is locked; card, number and time of each.
+
+    Whoever is about to remove a card asks this first: it is evidence of the card, and it holds the card's token.
+    """
+    parameters = {"environment": environment, "customer_id": customer_id, "card_ids": list(card_ids)}
+    return [(row.card_id, row.evidence_no, row.received_at) for row in connection.execute(_TAKE_HINTS, parameters)]
+
+
 _POSTPONE = text("""
     UPDATE cardsync.events
-    SET attempts = attempts + 1, last_error = :error,
+    SET attempts = attempts + :counted, last_error = :error,
         due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
-        status = CASE WHEN attempts + 1 >= :max_attempts THEN 'failed' ELSE 'pending' END
+        status = CASE WHEN attempts + :counted >= :max_attempts THEN 'failed' ELSE 'pending' END
     WHERE event_id = :event_id AND status = 'pending'
     RETURNING status
 """)
 
 
-def postpone(connection: Connection, event_id: uuid.UUID, *, error: str, wait_seconds: float) -> Status | None:
-    """Count a failed attempt; the last one makes the event ``failed``. ``None`` if it was not pending any more."""
-    parameters = {"event_id": event_id, "error": error, "wait_seconds": wait_seconds, "max_attempts": MAX_ATTEMPTS}
+_ATTEMPTS = text("SELECT attempts FROM cardsync.events WHERE event_id = :event_id")
+
+
+def attempts(connection: Connection, event_id: uuid.UUID) -> int:
+    """How often settling the event has failed."""
+    return connection.execute(_ATTEMPTS, {"event_id": event_id}).scalar_one_or_none() or 0
+
+
+def postpone(
+    connection: Connection, event_id: uuid.UUID, *, error: str, wait_seconds: float, counted: bool
+) -> Status | None:
+    """Put a pending event off; the last counted attempt makes it ``failed``. ``None`` if it was not pending any more."""
+    parameters = {
+        "event_id": event_id,
+        "error": error,
+        "wait_seconds": wait_seconds,
+        "counted": int(counted),
+        "max_attempts": MAX_ATTEMPTS,
+    }
     status: Status | None = connection.execute(_POSTPONE, parameters).scalar_one_or_none()
     return status
 
@@ -200,7 +253,7 @@ _OVERDUE = text("""
     UPDATE cardsync.events SET due_at = clock_timestamp() + make_interval(secs => :again_seconds)
     WHERE event_id = ANY(ARRAY(
         SELECT event_id FROM cardsync.events
-        WHERE status = 'pending' AND due_at < clock_timestamp() - make_interval(secs => :older_seconds)
+        WHERE status = 'pending' AND due_at < statement_timestamp() - make_interval(secs => :older_seconds)
         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ))
     RETURNING event_id

@@ -148,6 +148,7 @@ class CardRow(Base):
     removed_because: Mapped[str | None]
     awaited_no: Mapped[int | None]
     awaited_at: Mapped[dt.datetime | None]
+    believed_no: Mapped[int] = mapped_column(server_default=text("0"))
     cause: Mapped[str]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
@@ -17,6 +18,14 @@ _HURRY = text("""
 def hurry(connection: Connection, customer: int, *, lane: Lane) -> None:
     """Make a customer who is due at all due now, whatever its back-off says: a person asked for it."""
     connection.execute(_HURRY, {"customer": customer, "lane": lane})
+
+
+_LET_RING = text("UPDATE cardsync.customers SET rung_at = NULL WHERE id = ANY(:customers) AND due_at IS NOT NULL")
+
+
+def let_sweep_ring(connection: Connection, customers: Sequence[int]) -> None:
+    """Have the next sweep ring for customers who are due, where whoever made them so has no bell."""
+    connection.execute(_LET_RING, {"customers": list(customers)})
 
 
 _MOMENT = text("SELECT clock_timestamp()")

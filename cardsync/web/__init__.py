@@ -10,9 +10,11 @@ from sqlalchemy import Engine
 from cardsync.bells import Bells
 from cardsync.settings import Settings
 from cardsync.web import api, docs, envelope, exposition, health, openapi, problems, webhook
-from cardsync.web.services import Services
+from cardsync.web.front import Front
+from cardsync.web.services import Services, services
+from cardsync.web.webhook import Webhook
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_front"]
 
 
 def create_app(settings: Settings, *, ingest_engine: Engine, engine: Engine, bells: Bells) -> Flask:
@@ -21,13 +23,20 @@ def create_app(settings: Settings, *, ingest_engine: Engine, engine: Engine, bel
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # `//v1/cards` is a mistake to be told (404), not one to be redirected.
     app.url_map.merge_slashes = False
-    services = Services.of(settings, ingest_engine=ingest_engine, engine=engine, bells=bells)
-    services.store_in(app.extensions)
+    stood_on = Services.of(settings, ingest_engine=ingest_engine, engine=engine, bells=bells)
+    stood_on.store_in(app.extensions)
     problems.register(app)
     envelope.register(app)
-    app.register_blueprint(webhook.blueprint(services))
+    app.register_blueprint(webhook.blueprint(Webhook(stood_on)))
     app.register_blueprint(api.blueprint)
-    app.register_blueprint(health.blueprint(services))
-    app.register_blueprint(exposition.blueprint(services))
+    app.register_blueprint(health.blueprint(stood_on))
+    app.register_blueprint(exposition.blueprint(stood_on))
     app.register_blueprint(docs.blueprint(openapi.build(version("cardsync"))))
     return app
+
+
+def create_front(app: Flask) -> Front:
+    """The application as granian serves it: the webhook on the event loop, ``app`` for the rest."""
+    with app.app_context():
+        found = services()
+    return Front(app, Webhook(found), threads=found.settings.web_threads)

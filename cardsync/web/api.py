@@ -12,7 +12,8 @@ from cardsync import freshen
 from cardsync.errors import NotFound
 from cardsync.store import registry
 from cardsync.store.registry import RegisteredCard
-from cardsync.web import schemas
+from cardsync.web import deletions, schemas
+from cardsync.web.answers import json_answer
 from cardsync.web.auth import caller, may_read_tokens, requires
 from cardsync.web.inputs import read_json, read_query
 from cardsync.web.problems import Problem
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 _strangers = SteadyLog()  # whoever has no key can still send requests
 
 blueprint = Blueprint("api", __name__, url_prefix="/v1")
+blueprint.register_blueprint(deletions.blueprint)  # its requests are logged here too
 
 
 @blueprint.get("/cards")
@@ -46,7 +48,7 @@ def list_cards() -> Response:
     shown = [schemas.Card.model_validate(card) for card in cards]
     answer = schemas.CardList(cards=shown, reconciled_at=reconciled_at, stale=stale)
     hidden = None if tokens else {"cards": {"__all__": {"token"}}}
-    return _json(answer.model_dump_json(exclude=hidden))
+    return json_answer(answer.model_dump_json(exclude=hidden))
 
 
 @blueprint.get("/cards/<uuid:card_id>")
@@ -78,7 +80,7 @@ def reconcile() -> Response:
         raise Problem(HTTPStatus.CONFLICT, "Ottu offers no list of cards here: webhooks are the only source.")
     freshen.ask(services().engine, wanted.environment, wanted.customer_id, lane="hint", bells=services().bells)
     answer = schemas.Reconciliation(environment=wanted.environment, customer_id=wanted.customer_id)
-    return _json(answer.model_dump_json(), HTTPStatus.ACCEPTED)
+    return json_answer(answer.model_dump_json(), HTTPStatus.ACCEPTED)
 
 
 @blueprint.after_request
@@ -112,8 +114,4 @@ def _freshen(query: schemas.CardsQuery, max_age_seconds: int) -> bool:
 def _card(card: RegisteredCard | None, *, tokens: bool) -> Response:
     if card is None:
         raise NotFound("there is no such card")
-    return _json(schemas.Card.model_validate(card).model_dump_json(exclude=None if tokens else {"token"}))
-
-
-def _json(text: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(text, status=int(status), content_type="application/json")
+    return json_answer(schemas.Card.model_validate(card).model_dump_json(exclude=None if tokens else {"token"}))

@@ -23,19 +23,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def requires(scope: Scope) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let only keys with ``scope`` call the view; ``caller()`` is then the key."""
+def requires(*scopes: Scope) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let only keys with one of ``scopes`` call the view; ``caller()`` is then the key."""
+    wanted = " or ".join(scopes)
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             g.api_key = key = _authenticate()
-            if scope not in key.scopes:
+            if key.scopes.isdisjoint(scopes):
                 raise Problem(
                     HTTPStatus.FORBIDDEN,
-                    f"The key lacks the scope {scope}.",
-                    headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
-                    extensions={"scope": scope},
+                    f"The key lacks the scope {wanted}.",
+                    headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scopes[0]}"'},
+                    extensions={"scope": wanted},
                 )
             return view(*args, **kwargs)
 

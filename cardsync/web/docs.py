@@ -17,7 +17,7 @@ from flask import Blueprint, Response
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from cardsync.web.openapi import Document
+from cardsync.web.openapi_parts import Document
 
 _CODE = re.compile(r"`([^`]+)`")
 _METHODS: Final = ("get", "post", "put", "patch", "delete")

@@ -66,7 +66,8 @@ class _State(Collector):
         yield _gauge("cardsync_database_up", "Whether the database answers.", queues is not None)
         if queues is not None:
             yield from _queue_gauges(queues, self._daily_calls)
-        stock = None if queues is None else _read(self._stock)
+        # Counting a large registry takes longer than a scrape waits: the last count is shown while a new one is made.
+        stock = None if queues is None else _read(self._stock) or self._stock.latest()
         if stock is not None:
             yield from _stock_gauges(stock)
 
@@ -107,6 +108,12 @@ def _queue_gauges(queues: figures.QueueFigures, daily_calls: int) -> Iterator[Me
         "For how long the longest due customer is due.",
         queues.oldest_due_seconds,
     )
+    yield _gauge("cardsync_deletions_open", "Deletions that are under way.", queues.open_deletions)
+    yield _gauge(
+        "cardsync_deletions_oldest_seconds",
+        "Age of the oldest deletion that is under way.",
+        queues.oldest_deletion_seconds,
+    )
     yield _gauges(
         "cardsync_ottu_calls_last_day",
         "Calls to Ottu in the last 24 hours, by lane.",
@@ -125,6 +132,13 @@ def _queue_gauges(queues: figures.QueueFigures, daily_calls: int) -> Iterator[Me
 
 def _stock_gauges(stock: figures.StockFigures) -> Iterator[Metric]:
     yield _gauges("cardsync_cards", "Cards, by status.", "status", stock.cards_by_status.items())
+    yield _gauges("cardsync_deletions", "Deletions, by status.", "status", stock.deletions_by_status.items())
+    yield _gauges(
+        "cardsync_erasures_open",
+        "Persons to be erased who are not yet, by status.",
+        "status",
+        stock.open_erasures_by_status.items(),
+    )
     yield _gauge("cardsync_customers", "Customers known.", stock.customers)
     yield _gauge("cardsync_customers_dirty", "Customers who may differ from Ottu.", stock.dirty_customers)
     yield _gauge("cardsync_customers_never_reconciled", "Customers never yet looked at.", stock.never_reconciled)

@@ -45,6 +45,11 @@ class Probe(Generic[Value]):
             assert self._answer is not None
             return self._answer[0]
 
+    def latest(self) -> Value | None:
+        """The last answer there was, however old, or ``None``: for figures that are better old than missing."""
+        with self._condition:
+            return None if self._answer is None else self._answer[0]
+
     def _ask(self) -> None:
         answer: tuple[Value] | None = None
         error: Exception | None = None
@@ -53,7 +58,7 @@ class Probe(Generic[Value]):
         except Exception as raised:  # noqa: BLE001  (a thread's border; the reader gets it)
             error = raised
         with self._condition:
-            self._answer, self._error = answer, error
+            self._answer, self._error = answer or self._answer, error
             self._answered_at = time.monotonic()
             self._asking = False
             self._condition.notify_all()

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
-from cardsync.errors import InvalidSignature, MalformedBody, NotFound, Refused, Transient
+from cardsync.errors import Conflict, InvalidSignature, MalformedBody, NotFound, Refused, Transient
 from cardsync.web.steadylog import SteadyLog
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,7 @@ TABLE: Final[tuple[tuple[type[Exception], HTTPStatus, str | None], ...]] = (
     (MalformedBody, HTTPStatus.BAD_REQUEST, None),
     (InvalidSignature, HTTPStatus.UNAUTHORIZED, None),
     (NotFound, HTTPStatus.NOT_FOUND, None),
+    (Conflict, HTTPStatus.CONFLICT, None),
     (Refused, HTTPStatus.UNPROCESSABLE_ENTITY, None),
     (Transient, HTTPStatus.SERVICE_UNAVAILABLE, None),
     (SQLAlchemyError, HTTPStatus.SERVICE_UNAVAILABLE, _AWAY),

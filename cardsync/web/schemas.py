@@ -17,7 +17,8 @@ Status = Literal["unconfirmed", "active", "deleting", "removed"]
 MAX_AGE_MAX: Final = 366 * 86_400  # seconds; a year is as good as any
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """Let pass what PostgreSQL can hold."""
     if not is_storable(text):
         raise ValueError("must not hold NUL or lone surrogates")
     return text
@@ -30,23 +31,23 @@ def _digits(value: Any) -> Any:
     return value
 
 
-_NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
+NO_NUL: Final = {"pattern": "^[^\\u0000]*$"}
 CustomerId = Annotated[
     str,
     Field(
         min_length=1,
         max_length=CUSTOMER_ID_MAX,
         description="The merchant's own identifier of the customer, exactly as Ottu has it.",
-        json_schema_extra=_NO_NUL,
+        json_schema_extra=NO_NUL,
     ),
-    AfterValidator(_storable),
+    AfterValidator(storable),
 ]
 AgreementId = Annotated[
     str,
-    Field(min_length=1, max_length=AGREEMENT_ID_MAX, json_schema_extra=_NO_NUL),
-    AfterValidator(_storable),
+    Field(min_length=1, max_length=AGREEMENT_ID_MAX, json_schema_extra=NO_NUL),
+    AfterValidator(storable),
 ]
-PgCode = Annotated[str, Field(min_length=1, max_length=TEXT_MAX, json_schema_extra=_NO_NUL), AfterValidator(_storable)]
+PgCode = Annotated[str, Field(min_length=1, max_length=TEXT_MAX, json_schema_extra=NO_NUL), AfterValidator(storable)]
 
 
 class Input(BaseModel):

@@ -7,17 +7,16 @@ leaves a counter and a line without content; a flood of refusals leaves ten line
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
 import structlog
 from flask import Blueprint, Response
-from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync import metrics
 from cardsync.errors import InvalidSignature, MalformedBody
-from cardsync.receive import Receipt, WebhookKeys, receive, together
+from cardsync.receive import Authentic, Receipt, WebhookKeys, examine, write
 from cardsync.web import problems
 from cardsync.web.inputs import read_json_bytes
 from cardsync.web.problems import Problem
@@ -37,60 +36,66 @@ _OUTCOMES: Final[dict[int, str]] = {
 }
 
 
-def blueprint(services: Services) -> Blueprint:
-    """The webhook's route, bound to its services once: nothing is looked up while a payer waits."""
-    made = Blueprint("webhook", __name__)
-    made.add_url_rule(PATH, view_func=_view(services), methods=["POST"], endpoint="ottu")
-    return made
+class Webhook:
+    """What is done with a notification, whichever way it came in; bound to its services once.
 
+    ``examine`` and ``write`` are the work; ``succeed`` or ``fail`` follows, counts, logs, and gives the answer.
+    """
 
-def _view(services: Services) -> Callable[[], Response]:
-    settings, engine, bells = services.settings, services.ingest_engine, services.bells
-    keys = WebhookKeys.of(settings.webhook_keys(), settings.secret_bytes())
-    refusals = SteadyLog()
-    write = together(engine)
+    def __init__(self, services: Services) -> None:
+        self.max_bytes = services.settings.max_body_bytes
+        self.ack_status = services.settings.ack_status
+        self._engine, self._bells = services.ingest_engine, services.bells
+        self._keys = WebhookKeys.of(services.settings.webhook_keys(), services.settings.secret_bytes())
+        self._refusals = SteadyLog()
 
-    def answer_ottu() -> Response:
-        began = time.perf_counter()
-        try:
-            body = read_json_bytes(settings.max_body_bytes)
-            receipt = receive(engine, body, keys, write=write)
-        # Nothing durable could be written. Ottu does not send it again after this answer: whatever may hold a hint while
-        # the database is away belongs here.
-        except SQLAlchemyError as error:
-            response = problems.answer(error)
-        except (Problem, MalformedBody, InvalidSignature) as error:
-            response = problems.answer(error)
-            refusals.warning("hint_refused", outcome=_OUTCOMES[response.status_code])
-        except Exception:
-            metrics.HINTS.labels("error").inc()
-            raise
-        else:
-            if receipt.to_ring:
-                bells.ring_events((receipt.event_id,))
-            _count_and_log(receipt)
-            response = _success(receipt, settings.ack_status)
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            metrics.HINTS.labels(_OUTCOMES[response.status_code]).inc()
+    def examine(self, body: bytes) -> Authentic:
+        """Verify a notification. Raises ``MalformedBody`` or ``InvalidSignature``."""
+        return examine(body, self._keys)
+
+    def write(self, authentic: Sequence[Authentic]) -> list[Receipt]:
+        """Make notifications durable. Raises SQLAlchemy's ``DBAPIError``."""
+        return write(self._engine, authentic)
+
+    def succeed(self, receipt: Receipt, *, began: float) -> str:
+        """Ring; the body of the answer. Both its values are our own words: nothing to escape, so no encoder."""
+        if receipt.to_ring:
+            self._bells.ring_events((receipt.event_id,))
+        metrics.HINTS.labels(receipt.status).inc()
+        metrics.SIGNATURES.labels(str(receipt.key_index), receipt.scheme).inc()
+        log.info(
+            "hint",
+            event_id=str(receipt.event_id),
+            outcome=receipt.status,
+            scheme=receipt.scheme,
+            key=receipt.key_index,
+        )
+        metrics.HINT_SECONDS.observe(time.perf_counter() - began)
+        return f'{{"status": "{receipt.status}", "event_id": "{receipt.event_id}"}}'
+
+    def fail(self, error: Exception, *, began: float) -> Response:
+        """Answer for a refusal, and for a database that can take nothing, after which Ottu does not send it again."""
+        response = problems.answer(error)
+        outcome = _OUTCOMES.get(response.status_code, "error")
+        if isinstance(error, Problem | MalformedBody | InvalidSignature):
+            self._refusals.warning("hint_refused", outcome=outcome)
+        metrics.HINTS.labels(outcome).inc()
         metrics.HINT_SECONDS.observe(time.perf_counter() - began)
         return response
 
-    return answer_ottu
 
+def blueprint(webhook: Webhook) -> Blueprint:
+    """The webhook's route for any WSGI server, each notification written by itself."""
+    made = Blueprint("webhook", __name__)
 
-def _count_and_log(receipt: Receipt) -> None:
-    metrics.HINTS.labels(receipt.status).inc()
-    metrics.SIGNATURES.labels(str(receipt.key_index), receipt.scheme).inc()
-    log.info(
-        "hint",
-        event_id=str(receipt.event_id),
-        outcome=receipt.status,
-        scheme=receipt.scheme,
-        key=receipt.key_index,
-    )
+    @made.post(PATH)
+    def ottu() -> Response:
+        began = time.perf_counter()
+        try:
+            (receipt,) = webhook.write([webhook.examine(read_json_bytes(webhook.max_bytes))])
+        except Exception as error:  # noqa: BLE001  (the table of errors knows them all)
+            return webhook.fail(error, began=began)
+        body = webhook.succeed(receipt, began=began)
+        return Response(body, status=webhook.ack_status, content_type="application/json")
 
-
-def _success(receipt: Receipt, ack_status: int) -> Response:
-    """Both values are our own words: nothing to escape, so no encoder."""
-    body = f'{{"status": "{receipt.status}", "event_id": "{receipt.event_id}"}}'
-    return Response(body, status=ack_status, content_type="application/json")
+    return made

@@ -117,6 +117,7 @@ CREATE TABLE cardsync.cards (
     removed_because text CONSTRAINT cards_removed_because_known CHECK (removed_because IN ('requested', 'absent')),
     awaited_no bigint,
     awaited_at timestamptz,
+    believed_no bigint NOT NULL DEFAULT 0,
     cause text NOT NULL,
     CONSTRAINT cards_removed_holds_no_token CHECK ((status = 'removed') = (token IS NULL)),
     CONSTRAINT cards_removed_says_when CHECK (
@@ -227,7 +228,7 @@ BEGIN
         SELECT coalesce(array_agg(n.key ORDER BY n.key), '{}') INTO which
         FROM jsonb_each(to_jsonb(NEW)) AS n JOIN jsonb_each(to_jsonb(OLD)) AS o USING (key)
         WHERE n.value IS DISTINCT FROM o.value
-          AND n.key NOT IN ('token', 'fingerprint', 'life', 'customer', 'cause', 'awaited_no', 'awaited_at');
+          AND n.key NOT IN ('token', 'fingerprint', 'life', 'customer', 'cause', 'awaited_no', 'awaited_at', 'believed_no');
         what := CASE
             WHEN NEW.status = 'unconfirmed' THEN NULL
             WHEN OLD.status = 'unconfirmed' THEN 'added'
@@ -322,7 +323,8 @@ COMMENT ON VIEW registry.card_changes IS
 """
 
 # Roles belong to the whole server, not to one database: they may be there already, and they outlive a downgrade.
-# Without login they carry their time-out for whoever does SET ROLE or is made from them; `cardsync db grant` sets it on logins.
+# A role's time-outs hold for sessions that log in as it, and do not pass on by membership: `cardsync db grant` sets them on the
+# login that it lets in.
 GRANTS = r"""
 REVOKE ALL ON SCHEMA cardsync FROM PUBLIC;
 REVOKE ALL ON FUNCTION cardsync.record_card_change() FROM PUBLIC;
@@ -342,15 +344,13 @@ def upgrade() -> None:
         op.execute(
             f"""
             DO $$ BEGIN
-                IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-                    CREATE ROLE {role} NOLOGIN;
-                    ALTER ROLE {role} SET statement_timeout = '30s';
-                    ALTER ROLE {role} SET idle_in_transaction_session_timeout = '60s';
-                END IF;
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- another database's migration was faster
+                CREATE ROLE {role} NOLOGIN;
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- it is there, from another database
             END $$
             """
         )
+        op.execute(f"ALTER ROLE {role} SET statement_timeout = '30s'")
+        op.execute(f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '60s'")
     op.execute(GRANTS)
 
 

@@ -63,7 +63,7 @@ MASKS = [
 @pytest.mark.parametrize("text", FULL_NUMBERS)
 def test_a_full_number_is_seen_through_its_separators_and_masked(text: str) -> None:
     assert looks_like_full_number(text)
-    assert masked(text) in ("**** 1234", "**** \uff11\uff12\uff13\uff14", "**** 4123")
+    assert masked(text) in ("**** 1234", "**** 4123", "****")
 
 
 @pytest.mark.parametrize("text", MASKS)

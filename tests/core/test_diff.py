@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cardsync.core.cards import CardFacts, Token
+from cardsync.core.deletion import OPEN, LocalDeletion, Phase
 from cardsync.core.diff import LocalCard, Observation, Plan, RemoteCard, Status, plan
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -126,6 +129,58 @@ def test_a_card_under_deletion_that_is_not_listed_is_proved() -> None:
     decided = decide(local("a", "deleting"))
     assert decided.proved == (local("a", "deleting").card_id,)
     assert decided.removed == ()
+
+
+def under_deletion(phase: Phase, *, since_no: int = 50, called_seconds_ago: float = 1.0, **known: Any) -> LocalCard:
+    moment = NOON - dt.timedelta(seconds=called_seconds_ago)
+    deletion = LocalDeletion(
+        deletion_id=uuid.uuid5(uuid.NAMESPACE_OID, "d"),
+        phase=phase,
+        since_no=since_no,
+        tried_since=moment,
+        called_at=moment,
+    )
+    return replace(local("a", "deleting", **known), deletion=deletion)
+
+
+@pytest.mark.parametrize("phase", OPEN)
+def test_absence_after_the_call_proves_a_deletion(phase: Phase) -> None:
+    card = under_deletion(phase)
+    decided = decide(card)
+    assert (decided.proved, [v.seen.event for v in decided.deletions]) == ((card.card_id,), ["absent"])
+
+
+@pytest.mark.parametrize("phase", OPEN)
+@pytest.mark.parametrize("since_no", [100, 101])
+@pytest.mark.parametrize("listed", [(), ("a",)])
+def test_a_list_asked_for_before_the_call_says_nothing_of_the_deletion(
+    phase: Phase, since_no: int, listed: tuple[str, ...]
+) -> None:
+    decided = decide(under_deletion(phase, since_no=since_no), listed=tuple(remote(name) for name in listed))
+    assert (decided.proved, decided.deletions, decided.removed) == ((), (), ())
+    assert not any(shown.revive for shown in decided.shown)
+
+
+def test_a_hint_that_awaits_its_answer_delays_no_proof_and_is_looked_after() -> None:
+    card = under_deletion("proving", awaited_no=99, hint_age_seconds=5)
+    decided = decide(card)
+    assert decided.proved == decided.awaited == (card.card_id,)
+    assert decided.look_again_seconds == pytest.approx(3.0)
+
+
+def test_a_hint_newer_than_the_list_lets_a_deletion_wait_for_the_next_one() -> None:
+    decided = decide(under_deletion("proving", awaited_no=101, hint_age_seconds=5))
+    assert (decided.proved, decided.deletions) == ((), ())
+
+
+def test_the_brake_does_not_hold_what_was_asked_for() -> None:
+    assert decide(under_deletion("proving"), allowed=False).proved != ()
+
+
+def test_a_card_that_lags_is_looked_at_again_soon() -> None:
+    decided = decide(under_deletion("proving", called_seconds_ago=3), listed=(remote("a"),))
+    assert [v.seen.event for v in decided.deletions] == ["listed"]
+    assert decided.look_again_seconds == pytest.approx(2.0)
 
 
 def test_the_brake_holds_removals_and_nothing_else() -> None:

@@ -96,9 +96,7 @@ def test_it_wants_a_password_and_listens_on_loopback_alone(make: Make) -> None:
 
 def test_the_log_shows_no_value_of_a_violated_key(make: Make) -> None:
     server = make().start()
-    rows(
-        server.url, "CREATE TABLE cards (token text PRIMARY KEY); INSERT INTO cards VALUES ('tok-fake-0001')"
-    )
+    rows(server.url, "CREATE TABLE cards (token text PRIMARY KEY); INSERT INTO cards VALUES ('tok-fake-0001')")
     with pytest.raises(psycopg.errors.UniqueViolation):
         rows(server.url, "INSERT INTO cards VALUES ('tok-fake-0001')")
     wait_until(lambda: "duplicate key" in server.log_path.read_text())
@@ -301,9 +299,7 @@ def test_as_root_a_closed_folder_is_left_closed_and_the_data_lies_beside(make: M
     assert rows(server.start().url, "SELECT n FROM kept") == [(1,)]
 
     server.stop()
-    shutil.rmtree(
-        server.directory
-    )  # the user's way to begin anew: the old data is of no use without its password
+    shutil.rmtree(server.directory)  # the user's way to begin anew: the old data is of no use without its password
     assert rows(make(closed / "pg").start().url, "SELECT to_regclass('kept') IS NULL") == [(True,)]
 
 
@@ -354,9 +350,7 @@ def test_as_root_a_wheel_in_a_closed_folder_is_copied_once(
         shutil.rmtree(copy)
 
 
-def test_wrapper_scripts_are_not_taken_for_the_programs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrapper_scripts_are_not_taken_for_the_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in binaries.PROGRAMS:
         script = tmp_path / name
         script.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 99.0'\n")

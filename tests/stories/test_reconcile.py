@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from cardsync.errors import (
     CredentialsRefused,
@@ -391,3 +392,96 @@ def test_a_sweep_that_failed_stays_a_sweep_and_so_under_the_brake(shop: Shop) ->
     shop.ottu.error = OttuFault("502")
     shop.reconcile(customer, lane="sweep")
     assert shop.customer().lane == "sweep"
+
+
+def test_digits_of_other_scripts_are_no_last_four_and_stop_nothing(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1, number="**** \u0661\u0662\u0663\u0664")
+    assert shop.reconcile(customer).outcome == "changed"
+    assert shop.execute("SELECT last4, status FROM registry.cards") == [(None, "active")]
+
+
+def test_what_the_database_will_not_hold_is_a_failed_call_whose_error_quotes_no_row(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.execute("ALTER TABLE cardsync.cards ADD CONSTRAINT no_visa CHECK (brand <> 'MASTERCARD')")
+    shop.ottu.cards = listed(T1, brand="MASTERCARD")
+    result = shop.reconcile(customer)
+    assert (result.outcome, shop.customer().failures) == ("failed", 1)
+    assert shop.customer().last_error == "InvalidAnswer: the database refuses what was listed (23514)"
+    assert T1 not in str(result)
+
+
+def test_without_a_card_list_agreements_follow_the_hints(shop: Shop) -> None:
+    shop.hints = HintPolicy(SECRET, believed=True)
+    for token in (T1, T2):
+        shop.hint(token=token, token_fields={"agreements": ["A"]})
+        linked = shop.execute("SELECT token FROM registry.agreement_cards JOIN registry.card_tokens USING (card_id)")
+        assert linked == [(token,)]
+
+
+def test_without_a_card_list_the_later_received_hint_counts_in_any_order(shop: Shop) -> None:
+    shop.hints = HintPolicy(SECRET, believed=True)
+    old = shop.receive(token_fields={"expiry_year": "26"})
+    new = shop.receive(token_fields={"expiry_year": "39"})
+    for receipt in (new, old):
+        shop.process(receipt)
+    assert shop.execute("SELECT expiry_year FROM registry.cards") == [("39",)]
+
+
+def test_trouble_of_the_database_uses_up_no_attempts_of_a_hint(shop: Shop) -> None:
+    receipt = shop.receive()
+    with shop.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE cardsync.cards IN EXCLUSIVE MODE"))
+        assert shop.process(receipt) == []
+    assert shop.execute("SELECT status, attempts, last_error FROM cardsync.events") == [
+        ("pending", 0, "OperationalError")
+    ]
+    assert shop.process(receipt) != []
+
+
+def test_a_hint_that_cannot_be_settled_holds_up_no_other_and_still_makes_its_customer_dirty(shop: Shop) -> None:
+    bad, good = shop.receive("cust-1"), shop.receive("cust-2", T2)
+    shop.execute(
+        "UPDATE cardsync.events SET facts = '{\"agreements\": 7}', attempts = 9 WHERE event_id = :id", id=bad.event_id
+    )
+    due = shop.process(bad, good)
+    assert len(due) == 2
+    assert shop.cards("cust-2") == {T2: "unconfirmed"}
+    assert shop.execute("SELECT status, last_error FROM cardsync.events WHERE event_id = :id", id=bad.event_id) == [
+        ("failed", "TypeError")
+    ]
+    assert shop.customer("cust-1").dirty_since is not None
+
+
+def test_what_a_newer_version_noted_of_a_hint_is_passed_over(shop: Shop) -> None:
+    receipt = shop.receive()
+    shop.execute('UPDATE cardsync.events SET facts = facts || \'{"colour": "blue"}\'')
+    assert shop.process(receipt) != []
+    assert shop.cards() == {T1: "unconfirmed"}
+
+
+def test_a_fresh_hint_shortens_a_long_wait_and_does_not_end_it(shop: Shop) -> None:
+    shop.hint()
+    shop.execute("UPDATE cardsync.customers SET failures = 9, due_at = clock_timestamp() + interval '15 minutes'")
+    shop.hint(session_id="c" * 40)
+    (waits,) = shop.execute(
+        "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 AS s FROM cardsync.customers"
+    )
+    assert 0 < waits.s <= 30
+
+
+def test_a_list_of_pages_that_lacks_a_known_card_is_asked_for_twice(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1, T2)
+    shop.reconcile(customer)
+    answers = [CardList(listed(T1), calls=2), CardList(listed(T2), calls=2)]
+
+    class Paged:
+        def list_cards(self, *_: object, deadline_seconds: float, before_call: Callable[[], None]) -> CardList:
+            before_call()
+            return answers.pop(0)
+
+    shop.execute("UPDATE cardsync.customers SET due_at = clock_timestamp(), lane = 'sweep'")
+    assert reconcile(shop.engine, Paged(), customer, shop.policy, jitter=0.5).outcome == "unchanged"
+    assert answers == []
+    assert shop.cards() == {T1: "active", T2: "active"}

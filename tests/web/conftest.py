@@ -27,12 +27,16 @@ class NotingBells:
 
     events: list[uuid.UUID] = field(default_factory=list)
     customers: list[int] = field(default_factory=list)
+    deletions: list[uuid.UUID] = field(default_factory=list)
 
     def ring_events(self, event_ids: Sequence[uuid.UUID]) -> None:
         self.events.extend(event_ids)
 
     def ring_customers(self, customers: Sequence[int]) -> None:
         self.customers.extend(customers)
+
+    def ring_deletions(self, deletion_ids: Sequence[uuid.UUID]) -> None:
+        self.deletions.extend(deletion_ids)
 
 
 @pytest.fixture

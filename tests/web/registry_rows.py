@@ -25,12 +25,13 @@ def add_card(
     token: str = "9999000000000001",
     environment: Environment = "sandbox",
     agreement_ids: tuple[str, ...] = (),
+    key: bytes = KEY,
     **facts: object,
 ) -> uuid.UUID:
     """Add an active card, charged for these agreements."""
     known = CardFacts(number=f"**** {token[-4:]}", agreements=agreement_ids, **facts)  # type: ignore[arg-type]
     held = Token(token)
-    fingerprint = held.fingerprint(KEY, environment)
+    fingerprint = held.fingerprint(key, environment)
     with engine.begin() as connection:
         customer = customers.touch(connection, environment, customer_id).customer
         now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()

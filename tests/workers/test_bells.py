@@ -15,7 +15,7 @@ from cardsync.dev.ports import free_port
 from cardsync.dev.valkey import EmbeddedValkey
 from cardsync.settings import Settings
 from workers import bells
-from workers.app import CUSTOMERS, INBOX, create_app
+from workers.app import CUSTOMERS, DELETIONS, INBOX, create_app
 
 EVENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
 NO_WAIT_SECONDS = 0.2  # a thousand rings; a single wait for the broker is a second
@@ -38,7 +38,7 @@ def waiting(url: str) -> dict[str, list[Any]]:
     app = create_app(Settings(broker_url=url))  # type: ignore[arg-type]
     found: dict[str, list[Any]] = {}
     with app.connection_for_read() as connection:
-        for name in (INBOX, CUSTOMERS):
+        for name in (INBOX, CUSTOMERS, DELETIONS):
             with connection.SimpleQueue(name) as messages, contextlib.suppress(queue.Empty):
                 while True:
                     found.setdefault(name, []).append(messages.get(block=False).payload[0][0])
@@ -50,11 +50,13 @@ def test_rings_of_a_moment_become_few_messages_and_a_customer_is_rung_for_once(b
     events = [uuid.uuid4() for _ in range(250)]
     ring.ring_events(events)
     ring.ring_customers([7, 7, 7])
+    ring.ring_deletions([events[0], events[0]])
     ring.close()
     found = waiting(broker.url)
     assert sorted(i for message in found[INBOX] for i in message) == sorted(map(str, events))
     assert all(len(message) <= bells.EVENTS_A_MESSAGE for message in found[INBOX])
     assert set(found[CUSTOMERS]) == {7}
+    assert set(found[DELETIONS]) == {str(events[0])}
 
 
 def test_a_broker_that_is_gone_costs_the_caller_nothing() -> None:

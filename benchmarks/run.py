@@ -1,0 +1,128 @@
+"""``make bench``, or ``python benchmarks/run.py``: both benchmarks, as a table or as JSON.
+
+    python benchmarks/run.py [--only hints|active] [--rounds N] [--seconds S] [--without-django] [--json]
+
+Nothing of the machine is used but a folder under /var/tmp and free ports of 127.0.0.1, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+# Run as a file, Python looks beside it; the package `benchmarks` stands one up.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import active, figures, hints, stack
+from benchmarks.stack import Ground
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--only", type=click.Choice(["hints", "active"]), help="One of the two benchmarks.")
+@click.option("--rounds", default=6, show_default=True, type=click.IntRange(1), help="Rounds of each contender.")
+@click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.2), help="One round.")
+@click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 1_000), help="At once.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Web processes of each.")
+@click.option("--without-django", is_flag=True, help="Leave the peer out.")
+@click.option("--without-worker", is_flag=True, help="Leave out the rounds with a worker running beside.")
+@click.option("--hints", "hint_count", default=300, show_default=True, type=click.IntRange(1), help="Hint to active.")
+@click.option("--rate", default=10.0, show_default=True, type=click.FloatRange(0.1), help="Hint to active: a second.")
+@click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where data are kept.")
+@click.option("--json", "as_json", is_flag=True, help="The figures of every round, for programs.")
+def main(
+    only: str | None,
+    rounds: int,
+    seconds: float,
+    connections: int,
+    workers: int,
+    without_django: bool,
+    without_worker: bool,
+    hint_count: int,
+    rate: float,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure cardsync beside PostgreSQL alone and the webhook view of ottu.contrib.django."""
+    told = Console(stderr=True, highlight=False)
+    found: dict[str, Any] = {}
+    with Ground.laid(folder) as ground:
+        settings = {name: str(stack.value(ground.postgres.url, f"SHOW {name}")) for name in stack.DURABLE}
+        found["machine"] = figures.machine(ground.postgres.version, settings)
+        if only != "active":
+            plan = hints.Plan(
+                rounds=rounds,
+                seconds=seconds,
+                connections=connections,
+                workers=workers,
+                with_django=not without_django,
+                with_worker=not without_worker,
+            )
+            found["hints"] = hints.run(ground, plan, told.print)
+        if only != "hints":
+            found["active"] = active.run(ground, active.Plan(hint_count, rate, workers), told.print)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    machine = found["machine"]
+    console.print(
+        f"{machine['cores']} cores, {machine['processor']}, load {machine['load_before']}, {machine['system']}"
+    )
+    durable = ", ".join(f"{name} {value}" for name, value in machine["postgresql_settings"].items())
+    console.print(f"PostgreSQL {machine['postgresql']} ({durable}), Python {machine['python']}")
+    console.print(", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number))
+    if "hints" in found:
+        _show_hints(console, found["hints"])
+    if "active" in found:
+        _show_active(console, found["active"])
+
+
+def _show_hints(console: Console, found: dict[str, Any]) -> None:
+    plan = found["plan"]
+    console.print(
+        f"\nAcknowledged durable hints: {plan['connections']} connections, {plan['workers']} workers, {plan['rounds']}"
+        f" rounds of {plan['seconds']:g} s in turn, {found['body_bytes']:,} bytes each. Medians (lowest to highest)."
+    )
+    table = Table(box=SIMPLE)
+    table.add_column("", overflow="fold")
+    for name in ("a second", "p50 ms", "p99 ms", "cardsync is"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in found["contenders"].items():
+        rate = f"{row['per_second']:,.0f} ({row['lowest_per_second']:,.0f} to {row['highest_per_second']:,.0f})"
+        ratio = found["ratios"].get(name)
+        times = f"{ratio['median']:.2f} x ({ratio['lowest']:.2f} to {ratio['highest']:.2f})" if ratio else ""
+        table.add_row(name, rate, f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}", times)
+    console.print(table)
+    rows = sum(r["stored"] for r in found["rows"].values())
+    console.print(f"Every acknowledged hint is in its table: {rows:,} rows counted, none missing.")
+
+
+def _show_active(console: Console, found: dict[str, Any]) -> None:
+    plan = found["plan"]
+    console.print(
+        f"\nHint to active card: {plan['hints']} hints, {plan['per_second']:g} a second,"
+        f" Ottu answers in {plan['ottu_ms']:g} ms (the floor)."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("sent to seen as active", f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", style="bold")
+    table.add_row("above the floor", *(f"{found[k] - plan['ottu_ms']:.1f}" for k in ("p50_ms", "p99_ms")))
+    for label, step in found["steps"].items():
+        table.add_row(f"  {label}", f"{step['p50_ms']:.1f}", f"{step['p99_ms']:.1f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
