@@ -80,8 +80,8 @@ def _note(
 ) -> tuple[uuid.UUID, bool]:
     """Note what the hint says; whether it makes the customer dirty."""
     known = cards.find(connection, customer.customer, fingerprint)
-    if known is not None and known[1] in ("active", "deleting") and customer.applied_no > hint.evidence_no:
-        return known[0], False  # a list asked for after this hint has spoken
+    if known is not None and _is_answered(known, customer, hint):
+        return known.card_id, False
     card_id = cards.await_hinted(
         connection,
         customer.customer,
@@ -91,6 +91,16 @@ def _note(
     )
     customers.mark_dirty(connection, customer.customer, evidence_no=hint.evidence_no, lane="hint")
     return card_id, True
+
+
+def _is_answered(known: cards.KnownCard, customer: customers.Touched, hint: inbox.PendingHint) -> bool:
+    """Whether a list asked for after this hint has shown the card.
+
+    That a later list is believed and the card is active does not say so: a card that an earlier hint still holds, or the
+    brake, is active although that list lacked it. This hint has its own time then.
+    """
+    shown = known.status in ("active", "deleting") and not known.awaited and not customer.removals_held
+    return shown and customer.applied_no > hint.evidence_no
 
 
 def _believe(connection: Connection, customer: int, hint: inbox.PendingHint, fingerprint: bytes) -> uuid.UUID:

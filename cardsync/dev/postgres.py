@@ -38,6 +38,7 @@ SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
+        "dynamic_shared_memory_type": "mmap",  # in our folder: what a killed server leaves goes with the folder
         "password_encryption": "scram-sha-256",
         "logging_collector": "off",  # its output is a file of ours
         "log_error_verbosity": "terse",  # without DETAIL, which shows the values of a violated key

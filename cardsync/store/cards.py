@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
@@ -29,13 +29,25 @@ def _written(facts: CardFacts) -> dict[str, Any]:
     return {**values, "last4": facts.last4, "expires_on": facts.expires_on}
 
 
-_KNOWN = text("SELECT card_id, status FROM cardsync.cards WHERE customer = :customer AND fingerprint = :fingerprint")
+_KNOWN = text("""
+    SELECT card_id, status, awaited_no IS NOT NULL AS awaited
+    FROM cardsync.cards WHERE customer = :customer AND fingerprint = :fingerprint
+""")
 
 
-def find(connection: Connection, customer: int, fingerprint: bytes) -> tuple[uuid.UUID, Status] | None:
+@dataclass(frozen=True, slots=True)
+class KnownCard:
+    """A card that a hint may speak of; ``awaited`` while no list has answered an earlier hint of it."""
+
+    card_id: uuid.UUID
+    status: Status
+    awaited: bool
+
+
+def find(connection: Connection, customer: int, fingerprint: bytes) -> KnownCard | None:
     """The customer's card of that token, in whatever state."""
     row = connection.execute(_KNOWN, {"customer": customer, "fingerprint": fingerprint}).one_or_none()
-    return None if row is None else (row.card_id, row.status)
+    return None if row is None else KnownCard(row.card_id, row.status, row.awaited)
 
 
 # A removed card that a hint names again stays removed, and without its token, until a list shows it.

@@ -65,19 +65,20 @@ class Touched:
 
     customer: int
     applied_no: int
+    removals_held: bool
 
 
 _TOUCH = text("""
     INSERT INTO cardsync.customers AS c (environment, customer_id) VALUES (:environment, :customer_id)
     ON CONFLICT (environment, customer_id) DO UPDATE SET environment = c.environment
-    RETURNING id, applied_no
+    RETURNING id, applied_no, removals_held
 """)
 
 
 def touch(connection: Connection, environment: Environment, customer_id: str) -> Touched:
     """Find or make the customer, and lock its row: whoever changes a customer's cards holds this lock first."""
     row = connection.execute(_TOUCH, {"environment": environment, "customer_id": customer_id}).one()
-    return Touched(row.id, row.applied_no)
+    return Touched(row.id, row.applied_no, row.removals_held)
 
 
 # While Ottu fails for this customer, a fresh hint does not end the wait: the backoff protects Ottu. But it shortens a long one,

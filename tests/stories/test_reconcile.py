@@ -485,3 +485,33 @@ def test_a_list_of_pages_that_lacks_a_known_card_is_asked_for_twice(shop: Shop) 
     assert reconcile(shop.engine, Paged(), customer, shop.policy, jitter=0.5).outcome == "unchanged"
     assert answers == []
     assert shop.cards() == {T1: "active", T2: "active"}
+
+
+def test_a_hint_that_is_taken_late_has_its_own_time_while_an_earlier_one_holds_the_card(shop: Shop) -> None:
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(customer)
+    shop.ottu.cards = ()  # deleted in Ottu's checkout; an earlier payment is notified only now
+    shop.hint(session_id="a" * 40)
+    shop.reconcile(customer)
+    shop.age_hints(100)
+    late = shop.receive(session_id="b" * 40)  # saved again, and the list lags
+    assert shop.reconcile(customer).outcome == "unchanged"
+    shop.process(late)
+    shop.age_hints(25)
+    shop.reconcile(customer)
+    assert shop.cards() == {T1: "active"}  # 125 s after the first hint, 25 s after the second
+
+
+def test_a_hint_that_is_taken_late_has_its_own_time_while_the_brake_holds_the_card(shop: Shop) -> None:
+    shop.policy = replace(shop.policy, brake_floor=0)
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(T1)
+    shop.reconcile(customer)
+    shop.ottu.cards = ()
+    late = shop.receive(session_id="b" * 40)
+    shop.reconcile(customer, lane="sweep")
+    shop.process(late)
+    shop.execute("UPDATE cardsync.gate SET brake_engaged_at = NULL")
+    shop.reconcile(customer, lane="hint")
+    assert shop.cards() == {T1: "active"}

@@ -1,0 +1,196 @@
+"""The stories, the stand-in and the database as one system that is driven step by step, as workers would at their worst.
+
+Whatever a story raises that a process would die of (``Crash``) or report (a database error) is swallowed here: the next sweep
+has to make up for it. After each story all invariants are checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from cardsync import freshen
+from cardsync.dev.simulator.knobs import Knobs
+from cardsync.dev.simulator.world import Owner, World
+from cardsync.errors import InvalidSignature
+from cardsync.process import HintPolicy, process
+from cardsync.receive import Receipt, WebhookKeys, receive
+from cardsync.reconcile import ReconcilePolicy, Result, reconcile
+from cardsync.store import customers, gate
+from cardsync.sweep import Due, SweepPolicy, sweep
+from tests import payloads
+from tests.factories import SECRET
+from tests.machine import clock as clocks
+from tests.machine.calls import Call, Ottu, Script
+from tests.machine.clock import Clock
+from tests.machine.interruptions import Crash, Interrupter, Interruption
+from tests.machine.invariants import Snapshot, Watch, check_moment
+
+KEYS: Final = WebhookKeys.of([payloads.KEY], SECRET)
+HINTS: Final = HintPolicy(SECRET, believed=False)
+LISTS: Final = ReconcilePolicy(
+    fingerprint_key=SECRET,
+    confirm_seconds=120.0,
+    daily_calls=90_000,
+    call_seconds=10.0,
+    brake_share=0.05,
+    brake_floor=2,  # so low that the brake is met
+)
+SWEEPS: Final = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
+TOKENS: Final = ("9999000000000001", "9999000000000002", "tok-fake-3")  # few, so that they meet
+JITTER: Final = 0.5
+
+
+class NoBells:
+    """A broker that has lost every message."""
+
+    def ring_events(self, event_ids: Sequence[uuid.UUID]) -> None:
+        """Nobody hears it."""
+
+    def ring_customers(self, customers: Sequence[int]) -> None:
+        """Nobody hears it."""
+
+    def ring_deletions(self, deletion_ids: Sequence[uuid.UUID]) -> None:
+        """Nobody hears it."""
+
+
+class System:
+    """One example's world and registry. ``worker`` and ``web`` are the product's engines, ``observer`` is the machine's own."""
+
+    def __init__(self, worker: Engine, web: Engine, observer: Engine, interrupter: Interrupter) -> None:
+        with observer.begin() as connection:
+            clocks.reset(connection)
+        self.worker, self.web, self.observer, self.interrupter = worker, web, observer, interrupter
+        self.clock = Clock(observer)
+        self.world = World(Knobs(), self.clock.now, seed=0)
+        self.ottu = Ottu(self.world, observer, self.clock, lease_seconds=LISTS.lease_seconds)
+        self.watch = Watch(self.ottu.answers, LISTS.confirm_seconds)
+        self.received: dict[uuid.UUID, None] = {}  # in order: what was acknowledged must stay
+        self.standing: list[Call] = []
+
+    def receive(self, body: bytes, interruption: Interruption | None = None) -> Receipt | None:
+        """A notification arrives; ``None`` if it was not acknowledged."""
+        with self._checked(interruption):
+            receipt = receive(self.web, body, KEYS)
+            self.received[receipt.event_id] = None
+            return receipt
+        return None
+
+    def refuse(self, body: bytes) -> None:
+        """A notification arrives that nobody of ours signed."""
+        with contextlib.suppress(InvalidSignature):
+            receive(self.web, body, KEYS)
+            raise AssertionError("what is not authentic was taken")
+
+    def process(self, event_ids: Sequence[uuid.UUID], interruption: Interruption | None = None) -> list[int]:
+        """A worker takes a message that names these events."""
+        with self._checked(interruption):
+            return process(self.worker, event_ids, HINTS, jitter=JITTER)
+        return []
+
+    def reconcile(self, customer: int, script: Script, interruption: Interruption | None = None) -> None:
+        """A worker takes a message that names this customer; it may come to stand still at Ottu's."""
+
+        def work() -> Result:
+            return reconcile(self.worker, self.ottu, customer, LISTS, jitter=JITTER)
+
+        with self._checked(interruption):
+            self.ottu.script = script
+            if script.stands is None:
+                work()
+                return
+            call = Call(work, script)
+            self.ottu.caller = call
+            call.start()
+            if call.standing:
+                self.standing.append(call)
+
+    def resume(self, call: Call, interruption: Interruption | None = None) -> None:
+        """A call that stood still goes on."""
+        self.standing.remove(call)
+        with self._checked(interruption):
+            call.resume()
+
+    def sweep(self, interruption: Interruption | None = None) -> Due:
+        """Beat's tick comes."""
+        with self._checked(interruption):
+            return sweep(self.worker, SWEEPS, fraction=0.5)
+        return Due()
+
+    def work(self) -> None:
+        """A good moment: workers take whatever waits, and nothing goes wrong."""
+        self.process(self.pending())
+        self.reconcile_due()
+
+    def reconcile_due(self) -> None:
+        """Workers take the messages that name customers, and nothing goes wrong."""
+        for customer in self.due():
+            self.reconcile(customer, Script())
+
+    def ask(self, owner: Owner) -> None:
+        """A reader wants fresh cards of a customer, who may be one whom nothing ever named."""
+        with self._checked(None):
+            freshen.ask(self.worker, *owner, lane="read", bells=NoBells())
+
+    def import_(self, owner: Owner) -> None:
+        """An operator makes a customer known."""
+        with self._checked(None), self.worker.begin() as connection:
+            customers.add_known(connection, [owner])
+
+    def release_brake(self) -> None:
+        """An operator lets removals go on."""
+        with self._checked(None), self.worker.begin() as connection:
+            gate.release_brake(connection)
+            customers.release_held(connection)
+
+    def pending(self) -> list[uuid.UUID]:
+        """The events that wait, oldest first."""
+        pending = [e for e in self.watch.last.events if e.status == "pending"]
+        return [uuid.UUID(e.event_id) for e in sorted(pending, key=lambda e: e.evidence_no)]
+
+    def due(self) -> list[int]:
+        """The numbers of the customers who are due now."""
+        now = clocks.BEGAN + dt.timedelta(seconds=self.clock.now())
+        due = (c for c in self.watch.last.customers if c.due_at and dt.datetime.fromisoformat(c.due_at) <= now)
+        return sorted(c.id for c in due)
+
+    def known(self) -> list[Any]:
+        """The customers, those who are due soonest first."""
+        return sorted(self.watch.last.customers, key=lambda c: (c.due_at or "never", c.id))
+
+    def check(self) -> None:
+        """What must be true at any moment."""
+        with self.observer.connect() as connection:
+            now = Snapshot.of(connection)
+        self.watch.look(now)
+        check_moment(now)
+        stored = {e.event_id for e in now.events}
+        assert all(str(event_id) in stored for event_id in self.received), "an acknowledged notification is gone"
+
+    def end_calls(self) -> None:
+        """Let no thread stay behind: what stands still dies."""
+        for call in self.standing:
+            call.script.fault, call.script.at = "crash", call.script.stands or "before"
+            call.resume()
+        self.standing.clear()
+
+    @contextlib.contextmanager
+    def _checked(self, interruption: Interruption | None) -> Iterator[None]:
+        with contextlib.suppress(Crash, SQLAlchemyError), self.interrupter.armed(interruption):
+            yield
+        self.ottu.script, self.ottu.caller = Script(), None
+        self.check()
+
+
+def forged(body: bytes, *, token: str, customer_id: str) -> bytes:
+    """A genuine body with another card and another customer; under the standard scheme the signature still fits."""
+    payload = json.loads(body)
+    payload["token"] = {**payload.get("token", {}), "token": token, "customer_id": customer_id}
+    return json.dumps(payload).encode()
