@@ -1,0 +1,57 @@
+"""What nobody says anything of is found by the sweep, which goes on whichever beat or worker dies."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.e2e.marks import ONE_BROKER
+from tests.e2e.processes import until
+from tests.e2e.system import ENVIRONMENT, System, token_of
+
+pytestmark = ONE_BROKER
+
+# Ottu's allowance sets the pace of sweeps: with it the tests would wait for their share.
+SETTINGS = {"CARDSYNC_LOOK_AGAIN_S": "1", "OTTU_DAILY_CALLS": "5000000"}
+
+
+def test_the_sweep_alone_finds_what_was_deleted_and_saved_in_silence(system: System) -> None:
+    customer = system.customer()
+    token = token_of(system.save_card(customer))
+    system.until_active(customer)
+    system.simulator.checkout().delete_card(ENVIRONMENT, customer, token)
+    system.save_card(customer, notify=False)
+    until(lambda: system.statuses(customer) == ["removed", "active"], "the sweep has seen both")
+    assert sorted(system.changes(customer)) == ["added", "added", "removed"]
+    causes = "SELECT cause FROM registry.card_changes WHERE customer_id = %s AND change = 'removed'"
+    assert [row["cause"] for row in system.sql(causes, customer)] == ["sweep"]
+
+
+def test_the_sweep_goes_on_when_the_leading_beat_is_killed(system: System) -> None:
+    first, second = system.processes["beat"], system.start("beat", "beat-2")
+    first.says("beat_leads")
+    second.says("beat_started")
+    assert "beat_leads" not in second.output()
+    until(lambda: _swept_at(system), "the first sweep")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second.says("beat_leads")
+    before = _swept_at(system)
+    until(lambda: _swept_at(system) > before, "the sweep goes on", seconds=5)
+    first.start()  # the one that comes back stands by
+    system.end("beat-2")
+    first.says("beat_leads")
+
+
+def test_a_second_beat_adds_no_ticks(system: System) -> None:
+    second = system.start("beat", "beat-2")
+    second.says("beat_started")
+    ticks = [_swept_at(system)]
+    for _ in range(2):
+        ticks.append(until(lambda: (at := _swept_at(system)) > ticks[-1] and at, "another sweep"))
+    assert ticks[-1] - ticks[0] > 1  # with two ticks a second it would be half of that
+    system.end("beat-2")
+
+
+def _swept_at(system: System) -> float:
+    (row,) = system.sql("SELECT coalesce(extract(epoch FROM swept_at), 0)::float8 AS at FROM cardsync.gate")
+    return float(row["at"])
