@@ -19,6 +19,7 @@ from psutil import Process
 from cardsync.dev.errors import ServiceError
 
 KILL_SECONDS: Final = 20.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
+FREEZE_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.01
 
 
@@ -53,6 +54,27 @@ def send(process: Process, number: int) -> None:
     """Send a signal; one that is gone has no use for it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(number)
+
+
+def freeze(processes: list[Process]) -> None:
+    """Stop the processes where they are, and return when they stand still: one that runs elsewhere takes a moment to.
+
+    Raises ``ServiceError`` if one does not.
+    """
+    for process in processes:
+        send(process, signal.SIGSTOP)
+    deadline = time.monotonic() + FREEZE_SECONDS
+    while moving := [p for p in processes if not _stands_still(p)]:
+        if time.monotonic() > deadline:
+            raise ServiceError(f"processes do not stop: {sorted(p.pid for p in moving)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _stands_still(process: Process) -> bool:
+    try:
+        return _is_gone(process) or process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return True
 
 
 def end(processes: list[Process], *, patience_seconds: float) -> None:

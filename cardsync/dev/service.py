@@ -27,7 +27,7 @@ from psutil import Process
 
 from cardsync.dev.errors import DirectoryInUse, ServiceError
 from cardsync.dev.ports import free_port, is_free
-from cardsync.dev.processes import descendants, end, parent_id, send, working_in
+from cardsync.dev.processes import descendants, end, freeze, parent_id, send, working_in
 
 READY_SECONDS: Final = 60.0  # a crash recovery on a slow disk takes long; a healthy start takes 0.1 s
 STOP_SECONDS: Final = 20.0  # a fast shutdown writes a checkpoint; after this the server is killed
@@ -130,9 +130,8 @@ class Service(ABC):
         """Freeze every process of the server (SIGSTOP): connections stay open and nobody answers."""
         seen: set[int] = set()
         while new := [p for p in self._processes() if p.pid not in seen]:  # parents first, so none is born unseen
-            for process in new:
-                send(process, signal.SIGSTOP)
-                seen.add(process.pid)
+            freeze(new)
+            seen.update(process.pid for process in new)
 
     def resume(self) -> None:
         """Undo ``pause``."""
