@@ -14,5 +14,5 @@ The story in ten lines:
 10. Billing, checkout and support read the ``registry`` schema or ``/v1``; they never see a private table.
 
 Reading order: ``errors``, ``core/cards``, ``core/events``, ``core/diff``, then the stories ``receive``, ``process``,
-``reconcile``, ``sweep``, then ``store/``, ``ottu`` and ``web/``.
+``reconcile`` with ``believe``, ``sweep``, then ``store/``, ``ottu`` and ``web/``.
 """

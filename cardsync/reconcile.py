@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from cardsync import metrics
-from cardsync.core import diff
+from cardsync.believe import BeliefPolicy, believe
 from cardsync.core.backoff import after_failure
-from cardsync.core.cards import CardFacts, Environment, ListedCard
-from cardsync.core.deletion import next_phase
+from cardsync.core.cards import Environment
 from cardsync.errors import (
     CardsyncError,
     CredentialsRefused,
@@ -32,7 +31,7 @@ from cardsync.errors import (
 )
 from cardsync.ottu import CardList
 from cardsync.settings import Settings
-from cardsync.store import agreements, cards, customers, deleting, gate, inbox, observations
+from cardsync.store import cards, customers, deleting, gate, observations
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
@@ -62,15 +61,11 @@ class Lists(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ReconcilePolicy:
+class ReconcilePolicy(BeliefPolicy):
     """The settings that this story goes by. ``call_seconds`` bounds one call."""
 
-    fingerprint_key: bytes
-    confirm_seconds: float
     daily_calls: int
     call_seconds: float
-    brake_share: float
-    brake_floor: int
 
     @classmethod
     def of(cls, settings: Settings) -> ReconcilePolicy:
@@ -119,7 +114,8 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
     try:
         answer = _ask(engine, ottu, ticket, policy, calls)
         calls.count("answered")
-        result = _believe(engine, ticket, answer, policy, jitter)
+        believed = believe(engine, ticket, answer, policy, jitter=jitter)
+        result = Result(believed.outcome, again=believed.again, deletions=believed.deletions)
     except Superseded as error:
         result = Result("superseded", error=str(error))
     except IntegrityError as error:
@@ -192,113 +188,6 @@ class _Calls:
             metrics.CALLS.labels("list", "answered").inc(self.made - 1)
 
 
-def _believe(engine: Engine, ticket: Ticket, answer: CardList, policy: ReconcilePolicy, jitter: float) -> Result:
-    """Apply a complete list under the ticket, in one transaction. Raises ``Superseded`` if the ticket stands no more."""
-    remote = [_remote(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
-    with engine.begin() as connection:
-        customers.hold(connection, ticket)
-        local = _known(connection, ticket, remote, policy)
-        plan = _plan_under_the_brake(connection, ticket, local, remote, policy)
-        elsewhere = bool(plan.suspicious) and cards.known_elsewhere(connection, plan.suspicious)
-        ids = cards.apply(connection, ticket.customer, plan, confirmed_at=ticket.asked_at, cause=ticket.lane)
-        _link_agreements(connection, ticket, plan, local, remote, ids)
-        due = _settle_deletions(connection, ticket, plan, local, jitter)
-        again = customers.settle(
-            connection,
-            ticket,
-            look_again_seconds=plan.look_again_seconds,
-            removals_held=bool(plan.held),
-            lane="deletion" if plan.deletions else "hint",
-        )
-        outcome: Outcome = "changed" if plan.writes else "unchanged"
-        observations.record(
-            connection,
-            ticket,
-            outcome=outcome,
-            calls=answer.calls,
-            listed=len(remote),
-            changed=plan.writes,
-            removed=len(plan.removed) + len(plan.proved),
-            suspicious=len(plan.suspicious),
-        )
-    _tell(ticket, plan, elsewhere)
-    return Result(outcome, again=again, deletions=due)
-
-
-def _known(
-    connection: Connection, ticket: Ticket, remote: list[diff.RemoteCard], policy: ReconcilePolicy
-) -> list[diff.LocalCard]:
-    """What is known of the customer's cards, with the open hints taken that name a card which is about to go.
-
-    Such a hint is evidence that must be heard before a card is removed, and it holds the token that must go with the card.
-    """
-    listed = [r.fingerprint for r in remote]
-    local = cards.of_customer(connection, ticket.customer, listed)
-    plan = diff.plan(
-        local, remote, diff.Observation(ticket.number, ticket.asked_at), confirm_seconds=policy.confirm_seconds
-    )
-    going = [*plan.removed, *plan.proved]
-    hints = inbox.take_hints(connection, ticket.environment, ticket.customer_id, going) if going else []
-    if not hints:
-        return local
-    for card_id, evidence_no, received_at in hints:
-        cards.await_again(connection, card_id, evidence_no=evidence_no, received_at=received_at)
-        customers.mark_dirty(connection, ticket.customer, evidence_no=evidence_no, lane="hint")
-    metrics.EVENTS.labels("done").inc(len(hints))
-    return cards.of_customer(connection, ticket.customer, listed)
-
-
-def _settle_deletions(
-    connection: Connection, ticket: Ticket, plan: diff.Plan, local: list[diff.LocalCard], jitter: float
-) -> tuple[uuid.UUID, ...]:
-    """Write what the list says of the customer's deletions; return those that may call now."""
-    deleting.believe(connection, ticket, plan.deletions, jitter=jitter)
-    of_cards = [card.deletion for card in local if card.deletion is not None]
-    deleting.unlock(connection, ticket, [d.deletion_id for d in of_cards if d.phase == "blocked" and d.when_unlocked])
-    return tuple(deleting.due_of_customer(connection, ticket.customer)) if of_cards else ()
-
-
-def _remote(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
-    facts = card.facts.over(CardFacts(agreements=()))  # a card that names no agreement serves none
-    return diff.RemoteCard(card.token.fingerprint(key, environment), card.token, facts)
-
-
-def _plan_under_the_brake(
-    connection: Connection,
-    ticket: Ticket,
-    local: list[diff.LocalCard],
-    remote: list[diff.RemoteCard],
-    policy: ReconcilePolicy,
-) -> diff.Plan:
-    observation = diff.Observation(ticket.number, ticket.asked_at)
-    plan = diff.plan(local, remote, observation, confirm_seconds=policy.confirm_seconds)
-    allowed = gate.may_remove(
-        connection,
-        len(plan.removed),
-        sweeping=ticket.lane == "sweep",
-        share=policy.brake_share,
-        floor=policy.brake_floor,
-    )
-    if allowed:
-        return plan
-    return diff.plan(local, remote, observation, confirm_seconds=policy.confirm_seconds, removals_allowed=False)
-
-
-def _link_agreements(
-    connection: Connection,
-    ticket: Ticket,
-    plan: diff.Plan,
-    local: list[diff.LocalCard],
-    remote: list[diff.RemoteCard],
-    ids: dict[bytes, uuid.UUID],
-) -> None:
-    before = {c.fingerprint: c.facts.agreements or () for c in local if c.status in ("active", "deleting")}
-    claims = [
-        agreements.Claims(ids[r.fingerprint], r.facts.agreements or (), before.get(r.fingerprint, ())) for r in remote
-    ]
-    agreements.apply(connection, ticket.environment, claims, [*plan.removed, *plan.proved], ticket.number)
-
-
 def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls: int, jitter: float) -> Result:
     """Give the ticket back, due again later."""
     counted = not isinstance(error, Transient) or error.called
@@ -329,33 +218,3 @@ def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls
 
 def _named(error: CardsyncError) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _tell(ticket: Ticket, plan: diff.Plan, elsewhere: bool) -> None:
-    """Count and log what was believed, after it is committed; by our own ids alone."""
-    for change, count in (
-        ("added", len(plan.added) + sum(1 for s in plan.shown if s.revive and s.was == "unconfirmed")),
-        ("returned", sum(1 for s in plan.shown if s.revive and s.was == "removed")),
-        ("updated", sum(1 for s in plan.shown if s.changed and not s.revive)),
-        ("removed", len(plan.removed) + len(plan.proved)),
-    ):
-        if count:
-            metrics.CARD_CHANGES.labels(change).inc(count)
-    for verdict in plan.deletions:
-        after = next_phase(verdict.deletion.phase, verdict.seen.event)
-        if after in ("done", "blocked", "failed"):
-            metrics.DELETIONS.labels(after).inc()
-            log.info("deletion_ended", deletion_id=str(verdict.deletion.deletion_id), status=after)
-    if plan.held:
-        metrics.REMOVALS_HELD.inc(len(plan.held))
-        log.error("removals_held", customer=ticket.customer, observation=ticket.number, count=len(plan.held))
-    if plan.suspicious:
-        reason = "another_customers_card" if elsewhere else "not_listed"
-        metrics.SUSPICIOUS.labels(reason).inc(len(plan.suspicious))
-        log.warning(
-            "suspicious_hint",
-            customer=ticket.customer,
-            observation=ticket.number,
-            reason=reason,
-            card_ids=[str(c) for c in plan.suspicious],
-        )
