@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
 from cardsync import db, settings
+from cardsync.store import privileges
 from cardsync.store.erasure_models import Base  # all tables: it stands on the other models
 
 # A migration that waits for a lock makes all later traffic wait behind it: give up instead, and be run again.
@@ -25,6 +28,12 @@ def database_url() -> str:
 
 def include_name(name: str | None, type_: str, _parents: object) -> bool:
     return name == db.SCHEMA if type_ == "schema" else True
+
+
+def grant_at_the_newest(*, ctx: Any, heads: set[str], **_: object) -> None:
+    """With the newest migration, and in its transaction, grant what everybody may do: its tables are all there then."""
+    if heads == set(context.script.get_heads()):
+        privileges.grant_all(ctx.connection)
 
 
 def run() -> None:
@@ -48,6 +57,7 @@ def run() -> None:
             include_schemas=True,
             include_name=include_name,
             transaction_per_migration=True,
+            on_version_apply=grant_at_the_newest,
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from cardsync.dev.errors import DirectoryInUse
 from cardsync.dev.postgres import EmbeddedPostgres
 from cardsync.dev.valkey import EmbeddedValkey
+from tests.logins import ProcessLogins
 
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
 RABBITMQ_SECONDS = 2
@@ -62,6 +63,42 @@ def template_database(postgres: EmbeddedPostgres) -> str:
     postgres.create_database("template_cardsync")
     db.upgrade(postgres.url_for("template_cardsync"))
     return "template_cardsync"
+
+
+@pytest.fixture(scope="session")
+def logins(postgres: EmbeddedPostgres, template_database: str) -> ProcessLogins:
+    """The processes' logins, which have their rights in every database made from the template."""
+    return ProcessLogins(postgres)
+
+
+@pytest.fixture
+def web_engine(database_url: str, logins: ProcessLogins) -> Iterator[Engine]:
+    """An engine with the rights of the web."""
+    from cardsync import db
+
+    made = db.make_engine(logins.url("web", database_url))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def ingest_engine(database_url: str, logins: ProcessLogins) -> Iterator[Engine]:
+    """The web's engine for webhooks, which commits each statement by itself."""
+    from cardsync import db
+
+    made = db.make_engine(logins.url("web", database_url), autocommit=True)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def worker_engine(database_url: str, logins: ProcessLogins) -> Iterator[Engine]:
+    """An engine with the rights of worker and beat."""
+    from cardsync import db
+
+    made = db.make_engine(logins.url("worker", database_url))
+    yield made
+    made.dispose()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -35,6 +37,8 @@ COMMAND_SECONDS = 60
 IMPURE_CALLS = {"now", "utcnow", "today", "uuid1", "uuid4", "open", "print", "input"}
 # Services that run our own image, and what they may never lack.
 OURS = ("migrate", "web", "worker", "beat")
+# Secrets that are addresses of the database, each with a login of its own.
+ADDRESSES = ("database_url", "web_database_url", "worker_database_url")
 
 
 # Imports.
@@ -240,6 +244,54 @@ def test_a_container_gets_its_secrets_as_files(service: str) -> None:
     environment: dict[str, object] = COMPOSE["services"][service].get("environment", {})
     secret = [n for n in environment if re.search(r"KEY|PASS|SECRET|_URL|TOKEN", n) and not n.endswith("_FILE")]
     assert secret in ([], ["OTTU_BASE_URL"])
+
+
+def test_only_migrations_and_operators_log_in_as_the_databases_owner() -> None:
+    knows = {name: set(given.get("secrets", [])) for name, given in _ours().items()}
+    assert {name for name, secrets in knows.items() if "database_url" in secrets} == {"migrate"}
+    for name, given in _ours().items():
+        own = {"migrate": "database_url", "web": "web_database_url", "web-spare": "web_database_url"}
+        address = own.get(name, "worker_database_url")
+        assert given["environment"]["CARDSYNC_DATABASE_URL_FILE"] == f"/run/secrets/{address}"
+        addresses = {secret for secret in knows[name] if secret.endswith("database_url")}
+        assert addresses == ({address} if name != "migrate" else set(ADDRESSES)), name
+
+
+def test_the_logins_that_migrating_makes_are_those_that_the_processes_use() -> None:
+    command: list[str] = COMPOSE["services"]["migrate"]["command"]
+    assert command[:2] == ["db", "upgrade"]
+    given = dict(zip(command[2::2], command[3::2], strict=True))
+    assert given == {
+        "--web-login": "/run/secrets/web_database_url",
+        "--worker-login": "/run/secrets/worker_database_url",
+    }
+
+
+def test_every_secret_that_a_container_names_is_a_file_that_the_script_makes(tmp_path: Path) -> None:
+    script = tmp_path / "deploy" / "secrets.sh"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "deploy" / "secrets.sh", script)
+    environment = {"PATH": os.environ["PATH"], "OTTU_API_KEY": "fake", "OTTU_WEBHOOK_KEYS": "fake"}
+    said = _must(["sh", str(script)], cwd=tmp_path, env=environment)
+    made = {path.name: path.read_text(encoding="utf-8") for path in (script.parent / "secrets").iterdir()}
+    named = {Path(given["file"]).name for given in COMPOSE["secrets"].values()}
+    used = {
+        secret["source"] if isinstance(secret, dict) else secret
+        for given in COMPOSE["services"].values()
+        for secret in given.get("secrets", [])
+    }
+    assert set(made) == named == used
+    logins = {urlsplit(made[name]).username: urlsplit(made[name]).password for name in ADDRESSES}
+    assert len(logins) == len(set(logins.values())) == len(ADDRESSES)
+    assert not any(str(password) in said for password in logins.values())
+    assert _must(["sh", str(script)], cwd=tmp_path, env=environment) == ""  # a second time it keeps them all
+    assert {name: (script.parent / "secrets" / name).read_text(encoding="utf-8") for name in made} == made
+
+
+def _ours() -> dict[str, Any]:
+    """The services that run our own image."""
+    ours = COMPOSE["services"]["migrate"]["image"]
+    return {name: given for name, given in COMPOSE["services"].items() if given["image"] == ours}
 
 
 def test_all_containers_of_ours_run_one_image() -> None:

@@ -13,8 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -24,13 +25,15 @@ from cardsync.dev.errors import ServiceError
 from cardsync.dev.processes import end, parent_id, send
 
 LOG_MAX_BYTES: Final = 20_000_000
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Child:
     """``cardsync ARGUMENTS...`` as a process; ``start`` may follow its end."""
 
-    def __init__(self, arguments: Sequence[str], *, directory: Path) -> None:
+    def __init__(self, arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str] = NOTHING) -> None:
         self.name = arguments[0]
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         self.log_path = directory / "logs" / f"{self.name}.log"
         self._command = [sys.executable, "-P", "-m", attached.MODULE, str(directory), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +68,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env=self._environment,
                 )
         except OSError as error:
             raise ServiceError(f"{self.name} cannot be started: {error.strerror or error}") from error

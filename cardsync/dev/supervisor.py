@@ -14,7 +14,7 @@ import contextlib
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from cardsync import db, settings
-from cardsync.dev import key, readiness
+from cardsync.dev import key, process_logins, readiness
 from cardsync.dev.child import Child, end_leftovers
 from cardsync.dev.directory import Directory
 from cardsync.dev.feed import Feed, News
@@ -119,7 +119,9 @@ class Supervisor:
         effective = settings.load(*NEEDS)
         engine = self._database(running, effective)
         api_key = key.let_in(engine, directory)
-        self._start_children(running, directory.path, web_port, engine, lists=effective.ottu_cards_api == "enabled")
+        logins = process_logins.make(made.postgres, directory.path) if made.postgres is not None else {}
+        lists = effective.ottu_cards_api == "enabled"
+        self._start_children(running, directory.path, web_port, engine, logins, lists=lists)
         feed = Feed(engine, self._tell_news)
         running.callback(feed.stop)
         feed.start()
@@ -162,12 +164,19 @@ class Supervisor:
         return engine
 
     def _start_children(
-        self, running: ExitStack, data_dir: Path, web_port: int, engine: Engine, *, lists: bool
+        self,
+        running: ExitStack,
+        data_dir: Path,
+        web_port: int,
+        engine: Engine,
+        logins: Mapping[str, Mapping[str, str]],
+        *,
+        lists: bool,
     ) -> None:
         began = time.monotonic()
         swept_at = readiness.swept_at(engine)
         for arguments in (("worker",), ("beat",), ("web", "--port", str(web_port))):
-            child = Child(arguments, directory=data_dir)
+            child = Child(arguments, directory=data_dir, environment=logins.get(arguments[0], {}))
             self._children[child.name] = child
             running.callback(child.stop, STOP_SECONDS[child.name])
             child.start()

@@ -62,7 +62,7 @@ def process(settings) -> Process:
 def shop(engine: Engine) -> Iterator[Shop]:
     """The stories, on the same database."""
     ingest = engine.execution_options(isolation_level="AUTOCOMMIT")
-    return Shop(engine, ingest)
+    return Shop(engine, ingest, engine, engine)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -61,3 +62,60 @@ def test_a_grant_to_nobody_says_so(cardsync):
     assert result.exit_code == 1
     assert "there is no role of that name" in result.stderr
     assert cardsync("db", "grant", "x", "--role", "cardsync_reader").exit_code == 2
+
+
+@pytest.fixture
+def login_file(tmp_path, postgres, database_url):
+    """Writes the address that a process will connect with; the role is dropped afterwards."""
+    made: list[str] = []
+
+    def write(user: str, password: str = "fake%40password") -> tuple[str, str]:
+        name = f"{user}_{uuid.uuid4().hex[:8]}" if user != "cardsync" else user
+        made.append(name)
+        path = tmp_path / f"{name}_url"
+        path.write_text(f"postgresql://{name}:{password}@127.0.0.1:{postgres.port}/{database_url.rpartition('/')[2]}\n")
+        return name, str(path)
+
+    yield write
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        for name in set(made) - {"cardsync"}:
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def test_migrating_makes_the_logins_of_the_processes_and_a_second_time_puts_them_right(cardsync, engine, login_file):
+    (web, web_file), (worker, worker_file) = login_file("web"), login_file("worker")
+    arguments = ("db", "upgrade", "--web-login", web_file, "--worker-login", worker_file)
+    said = cardsync(*arguments)
+    assert (said.exit_code, said.stdout.count(" now.")) == (0, 2)
+    with engine.begin() as connection:  # what a careless hand does meanwhile
+        connection.exec_driver_sql(f'GRANT cardsync_worker TO "{web}"')
+        connection.exec_driver_sql(f"ALTER ROLE \"{worker}\" NOLOGIN CREATEDB PASSWORD 'another'")
+    assert cardsync(*arguments).exit_code == 0
+    for file, allowed, forbidden in (
+        (web_file, "SELECT count(*) FROM cardsync.api_keys", "SELECT token FROM cardsync.cards"),
+        (worker_file, "SELECT count(token) FROM cardsync.cards", "SELECT count(*) FROM cardsync.api_keys"),
+    ):
+        with psycopg.connect(Path(file).read_text().strip(), autocommit=True) as connection:
+            assert connection.execute(allowed).fetchone() == (0,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(forbidden)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("CREATE DATABASE mine")
+    assert "fake" not in said.output
+
+
+def test_a_process_is_not_made_of_the_owner(cardsync, login_file):
+    _, owners_file = login_file("cardsync")
+    refused = cardsync("db", "upgrade", "--web-login", owners_file)
+    assert refused.exit_code == 2
+    assert "owns the database" in refused.stderr
+
+
+@pytest.mark.parametrize("content", ["", "no address", "postgresql://web@127.0.0.1/x", "mysql://web:fakepass@h/x"])
+def test_a_file_without_an_address_says_so_and_shows_nothing(cardsync, tmp_path, content):
+    file = tmp_path / "web_url"
+    file.write_text(content)
+    refused = cardsync("db", "upgrade", "--web-login", str(file))
+    assert refused.exit_code == 2
+    assert "fakepass" not in refused.output
+    assert cardsync("db", "upgrade", "--worker-login", str(tmp_path / "missing")).exit_code == 2

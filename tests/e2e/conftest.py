@@ -14,6 +14,7 @@ import pytest
 from cardsync.dev.postgres import EmbeddedPostgres
 from tests.e2e.brokers import Broker, rabbitmq, valkey
 from tests.e2e.system import System
+from tests.logins import ProcessLogins
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,17 @@ def module_database_url(postgres: EmbeddedPostgres, template_database: str, brok
 
 @pytest.fixture(scope="module")
 def module_system(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, broker: Broker, module_database_url: str
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    broker: Broker,
+    module_database_url: str,
+    logins: ProcessLogins,
 ) -> Iterator[System]:
     """The module's system."""
     folder = tmp_path_factory.mktemp("system")
     settings = getattr(request.module, "SETTINGS", {})
     web_workers = getattr(request.module, "WEB_WORKERS", 1)
-    made = System(folder, module_database_url, broker, web_workers=web_workers, **settings)
+    made = System(folder, module_database_url, broker, logins, web_workers=web_workers, **settings)
     try:
         for kind in ("worker", "beat", "web"):  # the web last: the others start while it is waited for
             made.start(kind)

@@ -27,6 +27,7 @@ from cardsync.store import keys
 from tests.e2e.brokers import Broker
 from tests.e2e.leaks import assert_hidden
 from tests.e2e.processes import Process, until
+from tests.logins import ProcessLogins
 
 Row = dict[str, Any]
 
@@ -38,7 +39,14 @@ class System:
     """The parts and their processes; settings are those of all of them. Nothing of cardsync runs before ``start``."""
 
     def __init__(
-        self, folder: Path, database_url: str, broker: Broker, *, web_workers: int = 1, **settings: str
+        self,
+        folder: Path,
+        database_url: str,
+        broker: Broker,
+        logins: ProcessLogins,
+        *,
+        web_workers: int = 1,
+        **settings: str,
     ) -> None:
         self.folder = folder
         self.broker = broker
@@ -58,6 +66,10 @@ class System:
             "OTTU_TIMEOUT_S": "2",
             **settings,
         }
+        # Each process has a login of its own, as in a deployment; the owner's address is the test's and the commands'.
+        self._addresses = {
+            kind: logins.url("web" if kind == "web" else "worker", database_url) for kind in ("web", "worker", "beat")
+        }
         self.processes: dict[str, Process] = {}  # those that should run
         self._started: list[Process] = []
         self._database_url = database_url
@@ -71,6 +83,7 @@ class System:
             *self.settings["OTTU_WEBHOOK_KEYS"].split(","),
             *broker.secrets,
             str(psycopg.conninfo.conninfo_to_dict(database_url)["password"]),
+            *(logins.password(process) for process in ("web", "worker")),
         } - {""}
 
     # Processes.
@@ -80,7 +93,8 @@ class System:
         name = name or kind
         web_options = ("--port", str(self.port), "--workers", str(self._web_workers))
         arguments = [kind, *(web_options if kind == "web" else ())]
-        process = Process(self.folder, name, arguments, {**self.settings, **settings}).start()
+        own = {"CARDSYNC_DATABASE_URL": self._addresses[kind]}
+        process = Process(self.folder, name, arguments, {**self.settings, **own, **settings}).start()
         self.processes[name] = process
         self._started.append(process)
         if kind == "web":

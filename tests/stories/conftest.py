@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from cardsync import db
 from tests import factories
 from tests.stories.worlds import Shop
 
@@ -21,8 +20,6 @@ def rows(engine: Engine) -> Iterator[None]:
 
 
 @pytest.fixture
-def shop(engine: Engine, database_url: str) -> Iterator[Shop]:
+def shop(engine: Engine, ingest_engine: Engine, web_engine: Engine, worker_engine: Engine) -> Shop:
     """The stories on a database of their own."""
-    ingest = db.make_engine(database_url, autocommit=True)
-    yield Shop(engine, ingest)
-    ingest.dispose()
+    return Shop(engine, ingest_engine, web_engine, worker_engine)

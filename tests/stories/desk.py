@@ -144,8 +144,8 @@ class DeletingShop(Shop):
 
     desk: Desk
 
-    def __init__(self, engine: Engine, ingest: Engine) -> None:
-        super().__init__(engine, ingest)
+    def __init__(self, engine: Engine, ingest: Engine, web: Engine, worker: Engine) -> None:
+        super().__init__(engine, ingest, web, worker)
         self.desk = Desk()
 
     def stock(self, *tokens: str, customer_id: str = CUSTOMER, **facts: Any) -> list[uuid.UUID]:
@@ -168,19 +168,19 @@ class DeletingShop(Shop):
 
     def ask(self, card_id: uuid.UUID, **wish: Any) -> uuid.UUID:
         """Somebody asks for a deletion."""
-        with self.engine.begin() as connection:
+        with self.web.begin() as connection:
             return deletions.request(connection, card_id=card_id, **{"requested_by": "support", **wish}).deletion_id
 
     def show(self, deletion_id: uuid.UUID) -> Deletion:
         """The deletion as its asker sees it."""
-        with self.engine.connect() as connection:
+        with self.web.connect() as connection:
             shown = deletions.show(connection, deletion_id)
         assert shown is not None
         return shown
 
     def steps(self, deletion_id: uuid.UUID) -> list[str]:
         """The names of the receipt's steps."""
-        with self.engine.connect() as connection:
+        with self.web.connect() as connection:
             return [step.step for step in receipts.steps(connection, deletion_id)]
 
     def details(self, deletion_id: uuid.UUID, step: str) -> list[Any]:
@@ -190,12 +190,12 @@ class DeletingShop(Shop):
 
     def delete(self, deletion_id: uuid.UUID) -> DeleteResult:
         """A worker takes a message that names this deletion."""
-        return delete(self.engine, self.desk, deletion_id, DELETE_POLICY, jitter=0.5)
+        return delete(self.worker, self.desk, deletion_id, DELETE_POLICY, jitter=0.5)
 
     def look(self, customer: int | None = None) -> Result:
         """A worker takes a message that names this customer."""
         which = self.customer().id if customer is None else customer
-        return reconcile(self.engine, self.desk, which, POLICY, jitter=0.5)
+        return reconcile(self.worker, self.desk, which, POLICY, jitter=0.5)
 
     def make_due(self, customer_id: str = CUSTOMER) -> None:
         """Let a look at the customer be due, as a sweep does."""
@@ -212,7 +212,7 @@ class DeletingShop(Shop):
 
     def sweep(self) -> Due:
         """Beat's tick comes."""
-        return sweep(self.engine, SWEEP_POLICY, fraction=0.0)
+        return sweep(self.worker, SWEEP_POLICY, fraction=0.0)
 
     def later(self, seconds: float) -> None:
         """Let time pass, for Ottu and for us."""

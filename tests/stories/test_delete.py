@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from cardsync import db
 from cardsync.core.deletion import GIVE_UP_SECONDS, LOOKS_AFTER_CALL_SECONDS
 from cardsync.delete import DeletePolicy, delete
 from cardsync.errors import (
@@ -33,10 +32,8 @@ HOUR = 3_600.0
 
 
 @pytest.fixture
-def shop(engine: Engine, database_url: str) -> Iterator[DeletingShop]:
-    ingest = db.make_engine(database_url, autocommit=True)
-    yield DeletingShop(engine, ingest)
-    ingest.dispose()
+def shop(engine: Engine, ingest_engine: Engine, web_engine: Engine, worker_engine: Engine) -> DeletingShop:
+    return DeletingShop(engine, ingest_engine, web_engine, worker_engine)
 
 
 def statuses(shop: DeletingShop, token: str = T1) -> str:
@@ -583,13 +580,13 @@ def test_over_the_budget_nothing_is_called_and_no_attempt_is_used_up(shop: Delet
     (card,) = shop.stock(T1)
     deletion = shop.ask(card)
     spent = DeletePolicy(daily_calls=1, call_seconds=10.0)
-    assert delete(shop.engine, shop.desk, deletion, spent, jitter=0.5).outcome == "paused"
+    assert delete(shop.worker, shop.desk, deletion, spent, jitter=0.5).outcome == "paused"
     shown = shop.show(deletion)
     assert (shown.status, shown.attempts) == ("pending", 0)
     assert "BudgetSpent" in (shown.error or "")
     assert shop.steps(deletion) == ["asked"]
     assert shop.customer().ticket_no is None
-    assert delete(shop.engine, shop.desk, deletion, DELETE_POLICY, jitter=0.5).outcome == "not_due"
+    assert delete(shop.worker, shop.desk, deletion, DELETE_POLICY, jitter=0.5).outcome == "not_due"
 
 
 def test_every_call_is_counted(shop: DeletingShop) -> None:
@@ -605,8 +602,8 @@ def test_every_call_is_counted(shop: DeletingShop) -> None:
 def test_where_ottu_offers_no_api_a_deletion_is_given_up_at_once(shop: DeletingShop) -> None:
     (card,) = shop.stock(T1)
     deletion = shop.ask(card)
-    assert delete(shop.engine, None, deletion, DELETE_POLICY, jitter=0.5).outcome == "gave_up"
-    assert delete(shop.engine, None, deletion, DELETE_POLICY, jitter=0.5).outcome == "not_due"
+    assert delete(shop.worker, None, deletion, DELETE_POLICY, jitter=0.5).outcome == "gave_up"
+    assert delete(shop.worker, None, deletion, DELETE_POLICY, jitter=0.5).outcome == "not_due"
     assert (shop.show(deletion).status, statuses(shop)) == ("failed", "active")
 
 

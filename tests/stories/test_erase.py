@@ -76,7 +76,7 @@ def status(engine: Engine, erasure_id: uuid.UUID) -> str:
 def advance(shop: Shop) -> list[uuid.UUID]:
     """Let the time pass until every erasure is due, and take each as far as it goes."""
     shop.execute("UPDATE cardsync.erasures SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
-    return erase.advance(shop.engine, 10)
+    return erase.advance(shop.worker, 10)
 
 
 def lists_show(shop: Shop, person: dict[str, Any], *tokens: str) -> None:
@@ -102,7 +102,7 @@ def test_all_cards_are_deleted_and_proved_and_then_nothing_names_the_person(
     settled = {"status": "ignored", "ignored_because": "no card", "token": None, "facts": null()}
     EventFactory(customer_id=PERSON, session_id="s" * 40, reference_number="r-2", **settled)
     bystander = make_card(CustomerFactory(), **PERSONAL)
-    begun = erase.begin(engine, Wish(PERSON, "support", "ticket 1"))
+    begun = erase.begin(shop.web, Wish(PERSON, "support", "ticket 1"))
     assert len(begun.deletion_ids) == 2
     assert sorted(begun.customers) == sorted(person["customers"])
     assert set(shop.cards(PERSON).values()) == {"deleting", "removed"}
@@ -126,7 +126,7 @@ def test_all_cards_are_deleted_and_proved_and_then_nothing_names_the_person(
 
 
 def test_the_feed_tells_that_names_and_numbers_are_gone(shop: Shop, engine: Engine, person: dict[str, Any]) -> None:
-    erase.begin(engine, WISH)
+    erase.begin(shop.web, WISH)
     lists_show(shop, person)
     advance(shop)
     told = shop.execute("SELECT change, cause, fields FROM registry.card_changes ORDER BY seq DESC LIMIT 3")
@@ -139,7 +139,7 @@ def test_receipts_stay_whole_and_hold_nothing_of_the_person(shop: Shop, engine: 
         earlier = deletions.request(
             connection, card_id=person["cards"][0], requested_by="shop", reason=f"{NAME} called"
         ).deletion_id
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     lists_show(shop, person)
     advance(shop)
     erasure, waited_for = show(engine, begun.erasure_id)
@@ -157,7 +157,7 @@ def test_receipts_stay_whole_and_hold_nothing_of_the_person(shop: Shop, engine: 
 def test_lists_from_before_the_wish_prove_nothing(shop: Shop, engine: Engine) -> None:
     person = {"customers": [CustomerFactory(customer_id=PERSON, environment=e).id for e in ("production", "sandbox")]}
     lists_show(shop, person)
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     advance(shop)
     assert status(engine, begun.erasure_id) == "pending"
     shop.reconcile(person["customers"][0], lane="deletion")
@@ -169,7 +169,7 @@ def test_lists_from_before_the_wish_prove_nothing(shop: Shop, engine: Engine) ->
 
 
 def test_a_person_nobody_knows_is_looked_for_in_both_environments(shop: Shop, engine: Engine) -> None:
-    begun = erase.begin(engine, Wish("nobody", "support"))
+    begun = erase.begin(shop.web, Wish("nobody", "support"))
     for customer in begun.customers:
         assert shop.reconcile(customer).outcome == "unchanged"
     assert sorted(shop.ottu.asked_for) == [("production", "nobody"), ("sandbox", "nobody")]
@@ -178,7 +178,7 @@ def test_a_person_nobody_knows_is_looked_for_in_both_environments(shop: Shop, en
 
 
 def test_a_card_that_a_list_shows_only_now_is_deleted_too(shop: Shop, engine: Engine, person: dict[str, Any]) -> None:
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     lists_show(shop, person, "9999000000000077")
     assert "active" in shop.cards(PERSON).values()
     asked_for = advance(shop)
@@ -191,7 +191,7 @@ def test_a_card_that_a_list_shows_only_now_is_deleted_too(shop: Shop, engine: En
 
 
 def test_a_hint_that_came_in_meanwhile_is_settled_first(shop: Shop, engine: Engine, person: dict[str, Any]) -> None:
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     lists_show(shop, person)
     receipt = shop.receive(customer_id=PERSON, token="9999000000000088", name_on_card=NAME)
     advance(shop)
@@ -231,7 +231,7 @@ def settle_as(shop: Shop, deletion_id: uuid.UUID, phase: str, error: str) -> Non
 def test_a_card_that_cannot_be_deleted_is_named_and_its_names_stay_until_it_can(
     shop: Shop, engine: Engine, person: dict[str, Any], phase: str, said: str
 ) -> None:
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     lists_show(shop, {"customers": person["customers"][:1]})
     stuck = next(d for d in show(engine, begun.erasure_id)[1] if d.environment == "sandbox")
     settle_as(shop, stuck.deletion_id, phase, "in use")
@@ -255,17 +255,17 @@ def test_a_card_that_cannot_be_deleted_is_named_and_its_names_stay_until_it_can(
 
 def test_a_locked_card_is_deleted_as_soon_as_another_card_serves_its_agreement(shop: Shop, engine: Engine) -> None:
     token, agreement = "9999000000000001", ("agr-1",)
-    for customer in erase.begin(engine, WISH).customers:  # known in both, before there is any card
+    for customer in erase.begin(shop.web, WISH).customers:  # known in both, before there is any card
         shop.reconcile(customer)
     advance(shop)
     sandbox = next(c for c in shop.execute("SELECT * FROM cardsync.customers") if c.environment == "sandbox").id
     production = next(c for c in shop.execute("SELECT * FROM cardsync.customers") if c.environment == "production").id
     shop.ottu.cards = listed(token, agreements=agreement, name_on_card=NAME)
     shop.reconcile(sandbox, lane="hint")
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     (deletion_id,) = begun.deletion_ids
     refusing = Refusing()
-    assert delete(engine, refusing, deletion_id, DELETES, jitter=0.5).outcome == "refused"
+    assert delete(shop.worker, refusing, deletion_id, DELETES, jitter=0.5).outcome == "refused"
     shop.reconcile(sandbox, lane="deletion")
     advance(shop)
     erasure, _ = show(engine, begun.erasure_id)
@@ -293,7 +293,7 @@ def test_somebody_else_s_deletion_that_would_not_go_on_by_itself_is_asked_for_ag
     with engine.begin() as connection:
         theirs = deletions.request(connection, card_id=person["cards"][0], requested_by="shop").deletion_id
     settle_as(shop, theirs, "blocked", "in use")
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     ours = {d.deletion_id for d in show(engine, begun.erasure_id)[1]}
     assert theirs not in ours
     assert all(d.when_unlocked for d in show(engine, begun.erasure_id)[1])
@@ -302,35 +302,35 @@ def test_somebody_else_s_deletion_that_would_not_go_on_by_itself_is_asked_for_ag
 def test_a_second_wish_joins_the_first_and_needs_lists_of_its_own(
     shop: Shop, engine: Engine, person: dict[str, Any]
 ) -> None:
-    first = erase.begin(engine, WISH)
+    first = erase.begin(shop.web, WISH)
     lists_show(shop, person)
-    second = erase.begin(engine, WISH)
+    second = erase.begin(shop.web, WISH)
     assert (second.erasure_id, second.fresh) == (first.erasure_id, False)
     advance(shop)
     assert status(engine, first.erasure_id) == "pending"
     lists_show(shop, person)
     advance(shop)
     assert status(engine, first.erasure_id) == "done"
-    third = erase.begin(engine, WISH)
+    third = erase.begin(shop.web, WISH)
     assert third.fresh
 
 
 def test_a_key_stands_for_one_wish_also_after_the_end(shop: Shop, engine: Engine, person: dict[str, Any]) -> None:
     wish = Wish(PERSON, "support", key="k1", request_hash=b"1" * 32)
-    begun = erase.begin(engine, wish)
+    begun = erase.begin(shop.web, wish)
     lists_show(shop, person)
     advance(shop)
-    again = erase.begin(engine, wish)
+    again = erase.begin(shop.web, wish)
     assert (again.erasure_id, again.fresh, again.deletion_ids, again.customers) == (begun.erasure_id, False, (), ())
     assert shop.customer(PERSON).due_at is None  # a repeated request costs no call
     with pytest.raises(Conflict):
-        erase.begin(engine, Wish("cust-2", "support", key="k1", request_hash=b"2" * 32))
+        erase.begin(shop.web, Wish("cust-2", "support", key="k1", request_hash=b"2" * 32))
 
 
 def test_a_notification_afterwards_begins_a_new_life_of_the_card(
     shop: Shop, engine: Engine, person: dict[str, Any]
 ) -> None:
-    begun = erase.begin(engine, WISH)
+    begun = erase.begin(shop.web, WISH)
     lists_show(shop, person)
     advance(shop)
     fingerprint = listed("9999000000000001")[0].token.fingerprint(shop.policy.fingerprint_key, "sandbox")
@@ -354,7 +354,7 @@ def test_a_notification_afterwards_begins_a_new_life_of_the_card(
 def test_an_erasure_that_cannot_be_looked_at_holds_up_no_other(
     shop: Shop, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, good = (erase.begin(engine, Wish(c, "support")) for c in ("cust-1", "cust-2"))
+    bad, good = (erase.begin(shop.web, Wish(c, "support")) for c in ("cust-1", "cust-2"))
     for customer in (*bad.customers, *good.customers):
         shop.reconcile(customer)
     real = erasures.lock
@@ -380,7 +380,7 @@ def test_a_wish_is_whole_or_not_at_all(
 
     monkeypatch.setattr(customers, "mark_dirty", die)
     with pytest.raises(KeyboardInterrupt):
-        erase.begin(engine, WISH)
+        erase.begin(shop.web, WISH)
     assert sorted(shop.cards(PERSON).values()) == ["active", "active", "removed"]
     assert shop.execute("SELECT 1 FROM cardsync.erasures UNION ALL SELECT 1 FROM cardsync.deletions") == []
 

@@ -298,10 +298,10 @@ def test_without_a_card_list_verified_hints_are_the_source(shop: Shop) -> None:
 def test_a_sweep_rings_for_what_nobody_picked_up(shop: Shop) -> None:
     receipt = shop.receive()
     policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
-    assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
+    assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
     shop.execute("UPDATE cardsync.events SET due_at = clock_timestamp() - interval '6 seconds'")
-    assert sweep(shop.engine, policy, fraction=0.0).event_ids == (receipt.event_id,)
-    assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
+    assert sweep(shop.worker, policy, fraction=0.0).event_ids == (receipt.event_id,)
+    assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
 
 
 def test_a_sweep_rings_for_a_customer_whose_worker_died(shop: Shop) -> None:
@@ -311,9 +311,9 @@ def test_a_sweep_rings_for_a_customer_whose_worker_died(shop: Shop) -> None:
         "UPDATE cardsync.customers SET rung_at = NULL, ticket_no = 99, asked_at = now(), "
         "lease_until = clock_timestamp() + interval '1 minute'"
     )
-    assert sweep(shop.engine, policy, fraction=0.0).customers == ()
+    assert sweep(shop.worker, policy, fraction=0.0).customers == ()
     shop.execute("UPDATE cardsync.customers SET lease_until = clock_timestamp() - interval '1 second'")
-    assert sweep(shop.engine, policy, fraction=0.0).customers == (customer,)
+    assert sweep(shop.worker, policy, fraction=0.0).customers == (customer,)
 
 
 def test_a_sweep_looks_at_the_stalest_first_and_keeps_its_pace(shop: Shop) -> None:
@@ -321,11 +321,11 @@ def test_a_sweep_looks_at_the_stalest_first_and_keeps_its_pace(shop: Shop) -> No
     fresh = CustomerFactory(reconciled_at="now").id
     old = CustomerFactory(reconciled_at="2026-01-02").id
     never = CustomerFactory().id
-    assert sweep(shop.engine, policy, fraction=0.999).customers == ()
+    assert sweep(shop.worker, policy, fraction=0.999).customers == ()
     shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1.3 seconds'")
-    assert sweep(shop.engine, policy, fraction=0.0).customers == (never,)
+    assert sweep(shop.worker, policy, fraction=0.0).customers == (never,)
     shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1 hour'")
-    assert sweep(shop.engine, policy, fraction=0.0).customers == (old,)
+    assert sweep(shop.worker, policy, fraction=0.0).customers == (old,)
     assert fresh
 
 
@@ -337,8 +337,8 @@ def test_two_sweeps_at_once_do_the_work_once(shop: Shop) -> None:
         from cardsync.store import gate
 
         assert gate.try_sweep_lock(connection)
-        assert sweep(shop.engine, policy, fraction=0.0).event_ids == ()
-    assert len(sweep(shop.engine, policy, fraction=0.0).event_ids) == 1
+        assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
+    assert len(sweep(shop.worker, policy, fraction=0.0).event_ids) == 1
 
 
 def test_a_list_of_many_pages_renews_its_ticket_before_each_call(shop: Shop) -> None:
@@ -352,7 +352,7 @@ def test_a_list_of_many_pages_renews_its_ticket_before_each_call(shop: Shop) -> 
                 leases.append(shop.customer().lease_until)
             return CardList(listed(T1), calls=3)
 
-    result = reconcile(shop.engine, Paged(), customer, shop.policy, jitter=0.5)
+    result = reconcile(shop.worker, Paged(), customer, shop.policy, jitter=0.5)
     assert result.outcome == "changed"
     assert leases == sorted(set(leases))
 
@@ -367,7 +367,7 @@ def test_a_list_whose_lease_ran_out_between_pages_asks_for_no_more(shop: Shop) -
             before_call()
             raise AssertionError("a second call was allowed")
 
-    assert reconcile(shop.engine, Slow(), customer, shop.policy, jitter=0.5).outcome == "superseded"
+    assert reconcile(shop.worker, Slow(), customer, shop.policy, jitter=0.5).outcome == "superseded"
 
 
 def test_refused_credentials_hold_everybody_back_for_a_while(shop: Shop) -> None:
@@ -482,7 +482,7 @@ def test_a_list_of_pages_that_lacks_a_known_card_is_asked_for_twice(shop: Shop) 
             return answers.pop(0)
 
     shop.execute("UPDATE cardsync.customers SET due_at = clock_timestamp(), lane = 'sweep'")
-    assert reconcile(shop.engine, Paged(), customer, shop.policy, jitter=0.5).outcome == "unchanged"
+    assert reconcile(shop.worker, Paged(), customer, shop.policy, jitter=0.5).outcome == "unchanged"
     assert answers == []
     assert shop.cards() == {T1: "active", T2: "active"}
 

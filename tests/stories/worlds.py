@@ -64,10 +64,12 @@ class Ottu:
 
 @dataclass
 class Shop:
-    """The stories on one database, driven step by step as workers would."""
+    """The stories on one database, driven step by step, each with the rights of its process; ``engine`` is the owner's."""
 
     engine: Engine
     ingest: Engine
+    web: Engine
+    worker: Engine
     ottu: Ottu = field(default_factory=Ottu)
     policy: ReconcilePolicy = POLICY
     hints: HintPolicy = field(default_factory=lambda: HintPolicy(SECRET, believed=False))
@@ -82,7 +84,7 @@ class Shop:
 
     def process(self, *receipts: Receipt) -> list[int]:
         """Process what was received."""
-        return process(self.engine, [r.event_id for r in receipts], self.hints, jitter=0.5)
+        return process(self.worker, [r.event_id for r in receipts], self.hints, jitter=0.5)
 
     def reconcile(self, customer: int, *, lane: str | None = None) -> Result:
         """Reconcile a customer; with ``lane``, make it due first."""
@@ -92,7 +94,7 @@ class Shop:
                 lane=lane,
                 id=customer,
             )
-        return reconcile(self.engine, self.ottu, customer, self.policy, jitter=0.5)
+        return reconcile(self.worker, self.ottu, customer, self.policy, jitter=0.5)
 
     def execute(self, statement: str, **parameters: Any) -> list[Any]:
         """Run SQL of the test's own, committed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,7 +11,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from cardsync import db
 from cardsync.settings import Settings
 from cardsync.store import keys
 from cardsync.store.keys import SCOPES, Scope
@@ -62,20 +61,13 @@ def make_settings(database_url: str) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def ingest_engine(database_url: str) -> Iterator[Engine]:
-    made = db.make_engine(database_url, autocommit=True)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
 def make_app(
-    make_settings: Callable[..., Settings], ingest_engine: Engine, engine: Engine, bells: NotingBells
+    make_settings: Callable[..., Settings], ingest_engine: Engine, web_engine: Engine, bells: NotingBells
 ) -> Callable[..., Flask]:
-    """An application with some settings changed, or with other bells or engines."""
+    """An application with some settings changed, or with other bells or engines; it has the web's rights and no more."""
 
     def make(**overrides: object) -> Flask:
-        parts = {"ingest_engine": ingest_engine, "engine": engine, "bells": bells}
+        parts = {"ingest_engine": ingest_engine, "engine": web_engine, "bells": bells}
         parts |= {name: overrides.pop(name) for name in list(overrides) if name in parts}
         return create_app(make_settings(**overrides), **parts)  # type: ignore[arg-type]
 

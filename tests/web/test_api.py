@@ -256,11 +256,9 @@ def test_without_the_database_it_is_503(make_app: Callable[..., Flask], bearer: 
     assert "Retry-After" in response.headers
 
 
-def test_a_restart_of_the_database_costs_a_reader_nothing(
-    client: FlaskClient, engine: Engine, ingest_engine: Engine, bearer: Bearer
-) -> None:
+def test_a_restart_of_the_database_costs_a_reader_nothing(client: FlaskClient, engine: Engine, bearer: Bearer) -> None:
     headers = bearer()
     assert client.get("/v1/cards", query_string=QUERY, headers=headers).status_code == 200
-    with ingest_engine.connect() as connection:
+    with engine.connect() as connection:
         connection.execute(KILL_ALL)
     assert client.get("/v1/cards", query_string=QUERY, headers=headers).status_code == 200
