@@ -199,6 +199,8 @@ def _migrations(engine: Engine) -> Check:
     at, newest = db.current_revision(engine), db.newest_revision()
     if at == newest:
         return Check("migrations", "ok", f"at {at}, the newest")
+    if not db.is_behind(at):  # in the middle of a deploy: the schema comes before the code
+        return Check("migrations", "ok", f"at {at}, newer than this program")
     return Check("migrations", "failed", f"at {at or 'none'}, the newest is {newest}", "cardsync db upgrade")
 
 

@@ -1,0 +1,177 @@
+"""A deploy runs the old code beside the new schema: every migration after the third only adds, and waits for nobody for long.
+
+Rules: what old code reads goes in a second step, a migration that names its first in ``second_step_of`` and lands a release
+later; traffic never waits behind an index or a constraint that reads a whole table. Looked at are the statements that PostgreSQL
+is really sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from alembic.script import Script, ScriptDirectory
+from sqlalchemy import Engine, event
+
+from cardsync import db
+from cardsync.dev.postgres import EmbeddedPostgres
+
+FIRST_SHIPPED = ("0001", "0002", "0003")  # of one release: nothing ran beside them
+# Tables of one row or of a few: an index or a scan takes no time.
+SMALL = {"alembic_version", "api_keys", "feed_head", "gate", "receipt_head"}
+
+NAME = r"(?:ONLY\s+)?(?:IF\s+(?:NOT\s+)?EXISTS\s+)?[\"]?(?:\w+[\"]?\.)?[\"]?(\w+)"
+TAKES_AWAY = {
+    "drops": r"\bDROP\s+(?!DEFAULT|NOT\s+NULL|CONSTRAINT)\w+",
+    "renames": r"\bRENAME\b",
+    "changes a type": r"\bALTER\s+(?:COLUMN\s+)?\w+\s+(?:SET\s+DATA\s+)?TYPE\b",
+    "demands a value": r"\bSET\s+NOT\s+NULL\b",
+    "moves": r"\bSET\s+SCHEMA\b",
+}
+
+
+def complaints(statements: list[str], *, second_step: bool = False) -> list[str]:
+    """What these statements, one migration's, do to traffic or to code that knows nothing of them."""
+    whole = "\n;\n".join(_without_bodies(statement) for statement in statements)
+    new = {name.lower() for name in re.findall(rf"\bCREATE\s+TABLE\s+{NAME}", whole, re.IGNORECASE)}
+    found = []
+    for statement in whole.split(";"):
+        said = " ".join(statement.split())
+        if not second_step:
+            found += [
+                f"{what}: {said}" for what, pattern in TAKES_AWAY.items() if re.search(pattern, said, re.IGNORECASE)
+            ]
+            found += [f"narrows: {said}" for name in _dropped_constraints(said) if not _is_made_again(name, whole)]
+        index = re.match(rf"CREATE (?:UNIQUE )?INDEX (CONCURRENTLY )?.*? ON {NAME}", said, re.IGNORECASE)
+        if index and not index[1] and index[2].lower() not in new | SMALL:
+            found.append(f"locks writers out while it reads the table: {said}")
+        table = re.match(rf"ALTER TABLE {NAME}", said, re.IGNORECASE)
+        if table and table[1].lower() not in new | SMALL:
+            found += [f"{why}: {said}" for why in _costly(said)]
+    return found
+
+
+def _without_bodies(statement: str) -> str:
+    """Without comments, and without what stands between dollar signs: that runs later, if ever."""
+    return re.sub(r"--[^\n]*", "", re.sub(r"\$(\w*)\$.*?\$\1\$", "''", statement, flags=re.DOTALL))
+
+
+def _dropped_constraints(said: str) -> list[str]:
+    return re.findall(r"\bDROP CONSTRAINT (?:IF EXISTS )?(\w+)", said, re.IGNORECASE)
+
+
+def _is_made_again(name: str, whole: str) -> bool:
+    """A check that lets more values pass takes the place, and the name, of the one that let fewer."""
+    return re.search(rf"\bADD\s+CONSTRAINT\s+{name}\b", whole, re.IGNORECASE) is not None
+
+
+def _costly(said: str) -> Iterator[str]:
+    for added in re.findall(r"\bADD COLUMN (.*?)(?:, ADD |$)", said, re.IGNORECASE):
+        if re.search(r"\bNOT NULL\b", added, re.IGNORECASE) and not re.search(r"\bDEFAULT\b", added, re.IGNORECASE):
+            yield "old code does not fill it"
+        if re.search(r"\bDEFAULT [\w.]+\s*\(|\bGENERATED\b", added, re.IGNORECASE):
+            yield "writes the whole table anew"
+    if (
+        re.search(r"\bADD (CONSTRAINT \w+ )?(CHECK|FOREIGN KEY)\b", said, re.IGNORECASE)
+        and "NOT VALID" not in said.upper()
+    ):
+        yield "reads the whole table under a lock; add it NOT VALID, then VALIDATE CONSTRAINT"
+    if re.search(r"\bADD (CONSTRAINT \w+ )?(UNIQUE|PRIMARY KEY)\b(?! USING INDEX)", said, re.IGNORECASE):
+        yield "builds an index under a lock; make it CONCURRENTLY, then ADD ... USING INDEX"
+
+
+@pytest.fixture(scope="module")
+def sent(postgres: EmbeddedPostgres) -> Iterator[dict[str, list[str]]]:
+    """Every statement that each migration sends, by revision."""
+    postgres.create_database("migrations")
+    url = postgres.url_for("migrations")
+    heard: list[str] = []
+
+    def hear(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        heard.append(statement)
+
+    by_revision = {}
+    event.listen(Engine, "before_cursor_execute", hear)
+    try:
+        for script in _scripts():
+            heard.clear()
+            db.upgrade(url, script.revision)
+            by_revision[script.revision] = list(heard)
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+    yield by_revision
+    postgres.drop_database("migrations")
+
+
+def _scripts() -> list[Script]:
+    return list(ScriptDirectory(str(db.migrations_path())).walk_revisions())[::-1]
+
+
+@pytest.mark.parametrize("script", _scripts(), ids=lambda script: script.revision)
+def test_old_code_goes_on_beside_a_migration(script: Script, sent: dict[str, list[str]]) -> None:
+    assert len(sent[script.revision]) > 1  # what is looked at is really there
+    if script.revision not in FIRST_SHIPPED:
+        first = getattr(script.module, "second_step_of", None)
+        assert first is None or first in {s.revision for s in _scripts() if s.revision < script.revision}
+        assert complaints(sent[script.revision], second_step=first is not None) == []
+
+
+def test_migrations_are_one_line_of_numbers() -> None:
+    numbers = [script.revision for script in _scripts()]
+    assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]
+
+
+def test_a_migration_gives_up_waiting_for_a_lock(sent: dict[str, list[str]]) -> None:
+    for statements in sent.values():
+        assert any("SET lock_timeout" in s for s in statements)
+        assert any("SET statement_timeout" in s for s in statements)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE cardsync.agreements",
+        "ALTER TABLE cardsync.cards DROP COLUMN brand",
+        "DROP VIEW registry.cards",
+        "DROP FUNCTION registry.request_deletion(uuid, text, text)",
+        "ALTER TABLE cardsync.cards RENAME COLUMN brand TO scheme",
+        "ALTER TABLE cardsync.cards RENAME TO tokens",
+        "ALTER TABLE cardsync.cards ALTER COLUMN life TYPE bigint",
+        "ALTER TABLE cardsync.cards ALTER brand SET NOT NULL",
+        "ALTER TABLE cardsync.cards DROP CONSTRAINT cards_status_known",
+        "CREATE INDEX cards_brand ON cardsync.cards (brand)",
+        "CREATE UNIQUE INDEX IF NOT EXISTS x ON cardsync.events (due_at)",
+        "ALTER TABLE cardsync.cards ADD COLUMN x text NOT NULL",
+        "ALTER TABLE cardsync.cards ADD COLUMN x timestamptz DEFAULT clock_timestamp()",
+        "ALTER TABLE cardsync.cards ADD CONSTRAINT x CHECK (life < 9)",
+        "ALTER TABLE cardsync.cards ADD CONSTRAINT x UNIQUE (token)",
+        "CREATE TABLE cardsync.new (x int); CREATE INDEX e ON cardsync.events (kind)",
+    ],
+)
+def test_what_would_stop_old_code_or_traffic_is_noticed(statement: str) -> None:
+    assert complaints([statement]) != []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE cardsync.new (x int NOT NULL); CREATE INDEX new_x ON cardsync.new (x)",
+        "ALTER TABLE cardsync.cards ADD COLUMN x text",
+        "ALTER TABLE cardsync.cards ADD COLUMN x boolean NOT NULL DEFAULT false, ADD COLUMN y int",
+        "CREATE INDEX CONCURRENTLY cards_brand ON cardsync.cards (brand)",
+        "CREATE INDEX gate_x ON cardsync.gate (swept_at)",
+        (
+            "ALTER TABLE cardsync.customers DROP CONSTRAINT customers_lane_known,"
+            " ADD CONSTRAINT customers_lane_known CHECK (lane <> '') NOT VALID"
+        ),
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP TABLE x; END $$",
+    ],
+)
+def test_what_only_adds_is_let_pass(statement: str) -> None:
+    assert complaints([statement]) == []
+
+
+def test_a_second_step_may_take_away_and_may_not_hold_traffic_up() -> None:
+    assert complaints(["ALTER TABLE cardsync.cards DROP COLUMN brand"], second_step=True) == []
+    assert complaints(["CREATE INDEX x ON cardsync.cards (brand)"], second_step=True) != []
