@@ -31,7 +31,7 @@ endef
 # A .venv whose Python has been removed or upgraded away is none.
 $(shell test ! -L $(BIN)/python || test -x $(BIN)/python || rm -rf .venv)
 
-.PHONY: help dev test lint fmt types check bench lock build clean
+.PHONY: help dev test lint fmt types check audit bench lock build clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,15 @@ types: .venv/.test ## strict type check
 	$(BIN)/mypy
 
 check: lint types test ## all that CI does
+
+# pip-audit stands in a place of its own: what it asks must not choose what we install.
+AUDIT_SECONDS := 120
+audit: .venv/.test ## look up known vulnerabilities, where there is a network (ARGS=--required: fail where there is none)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m venv "$$folder/venv" && \
+	{ timeout $(AUDIT_SECONDS) "$$folder/venv/bin/pip" install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3' && \
+	timeout $(AUDIT_SECONDS) "$$folder/venv/bin/pip-audit" --require-hashes --disable-pip --progress-spinner off \
+	    --format json --output "$$folder/report.json" -r requirements/run.txt || true; } >/dev/null 2>&1; \
+	$(BIN)/python requirements/audit.py "$$folder/report.json" $(ARGS)
 
 bench: .venv/.bench ## the benchmarks
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)
