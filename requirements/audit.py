@@ -2,10 +2,10 @@
 
     python requirements/audit.py REPORT.json [--required]
 
-Rules: pip-audit says "no known vulnerabilities" and succeeds also where it could look nothing up, with an index that has none of
-PyPI's own JSON pages; so packages are counted here, by what became of them. A network that is away is no finding: the judgement is
-then "not checked", and a failure with ``--required`` alone, for the day of a release. A finding is accepted in `accepted.toml`, by
-its id, with a reason and a last day; after that day it is a finding again.
+Rules: pip-audit says "no known vulnerabilities" and succeeds also where it could look nothing up, with an index that has none
+of PyPI's own JSON pages; so packages are counted here, by what became of them. A network that is away is no finding: the
+judgement is then "not checked", and a failure with ``--required`` alone, for the day of a release. A finding is accepted in
+`accepted.toml`, by its id, with a reason and a last day; after that day it is a finding again.
 """
 
 from __future__ import annotations

@@ -145,3 +145,7 @@ def test_every_accepted_finding_has_a_reason_and_a_last_day_within_half_a_year()
         assert set(one) == {"package", "id", "reason", "until"}
         assert len(one["reason"]) > 10
         assert (one["until"] - dt.datetime.now(dt.UTC).date()).days < 184
+
+
+def test_nothing_traces() -> None:
+    assert [name for name in pins("run") if re.search("opentelemetry|ddtrace|sentry|newrelic", name)] == []

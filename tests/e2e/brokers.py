@@ -47,6 +47,9 @@ class Broker(Protocol):
     def forget(self) -> None:
         """Lose every message that waits."""
 
+    def messages(self) -> list[str]:
+        """Every message that waits, all of it: headers, properties and body. They wait on."""
+
 
 class Valkey:
     """The embedded server."""
@@ -72,6 +75,9 @@ class Valkey:
 
     def forget(self) -> None:
         self._server.flush()
+
+    def messages(self) -> list[str]:
+        return _waiting(self.url)
 
 
 class RabbitMQ:
@@ -102,6 +108,9 @@ class RabbitMQ:
     def forget(self) -> None:
         self._for_each_queue("queue_purge")
 
+    def messages(self) -> list[str]:
+        return _waiting(self._direct_url)
+
     def remove_queues(self) -> None:
         """Leave nothing behind, and find nothing of an earlier run."""
         self._for_each_queue("queue_delete")
@@ -115,6 +124,18 @@ class RabbitMQ:
             for name in QUEUES:
                 with contextlib.suppress(connection.channel_errors), connection.channel() as channel:
                     getattr(channel, method)(name)
+
+
+def _waiting(url: str) -> list[str]:
+    """Take every message, and give all of them back."""
+    taken = []
+    with Connection(url) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
+        for name in QUEUES:
+            while message := channel.basic_get(name):
+                taken.append(message)
+        for message in taken:
+            channel.basic_reject(message.delivery_tag, requeue=True)
+    return [f"{m.headers} {m.properties} {m.body!r}" for m in taken]
 
 
 @contextlib.contextmanager

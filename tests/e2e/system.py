@@ -25,7 +25,7 @@ from cardsync.dev.simulator.checkout import Visit
 from cardsync.dev.simulator.payloads import FAKE_PERSONAL_DATA, body, sign
 from cardsync.store import keys
 from tests.e2e.brokers import Broker
-from tests.e2e.leaks import assert_hidden
+from tests.e2e.leaks import assert_hidden, command_lines, files
 from tests.e2e.processes import Process, until
 from tests.logins import ProcessLogins
 
@@ -93,13 +93,23 @@ class System:
         name = name or kind
         web_options = ("--port", str(self.port), "--workers", str(self._web_workers))
         arguments = [kind, *(web_options if kind == "web" else ())]
-        own = {"CARDSYNC_DATABASE_URL": self._addresses[kind]}
-        process = Process(self.folder, name, arguments, {**self.settings, **own, **settings}).start()
+        given = {**self.settings, "CARDSYNC_DATABASE_URL": self._addresses[kind], **settings}
+        process = Process(self.folder, name, arguments, self._with_secrets_in_files(name, given)).start()
         self.processes[name] = process
         self._started.append(process)
         if kind == "web":
             until(lambda: self._lives(process), "the web answers")
         return process
+
+    def _with_secrets_in_files(self, name: str, settings: dict[str, str]) -> dict[str, str]:
+        """As containers get them: an environment is read by more than a process's own code."""
+        held = {}
+        for setting in SECRET_SETTINGS & settings.keys():
+            file = self.folder / f"{name}.{setting}"
+            file.touch(mode=0o600)
+            file.write_text(settings[setting], encoding="utf-8")
+            held[f"{setting}_FILE"] = str(file)
+        return {**{n: v for n, v in settings.items() if n not in SECRET_SETTINGS}, **held}
 
     def end(self, name: str) -> None:
         """Stop a process for good, in good order."""
@@ -285,12 +295,18 @@ class System:
 
     # Leaks.
 
-    def assert_nothing_leaked(self) -> None:
-        """Search all that was written or answered for what nobody may read there."""
+    def all_secrets(self) -> set[str]:
+        """Every token, key and password that there was."""
         world = self.simulator.world
         for owner in world.owners():
             self._secrets |= {*world.truth(*owner), *world.past_tokens(*owner)}
+        return set(self._secrets)
+
+    def assert_nothing_leaked(self) -> None:
+        """Search all that was written, answered or shown for what nobody may read there."""
+        self.all_secrets()
         written = {process.name: process.output() for process in self._started}
+        written |= command_lines() | files(Path(self.settings["CARDSYNC_DATA_DIR"]))
         with contextlib.suppress(httpx.HTTPError):
             written["/metrics"] = self._http.get("/metrics").text
         written["answers over HTTP"] = "\n".join(self._answers)
@@ -298,6 +314,12 @@ class System:
         assert_hidden("personal data", FAKE_PERSONAL_DATA, written)
         del written["answers over HTTP"]  # they name the customer that was asked for
         assert_hidden("a customer's name", self._customers, written)
+
+
+SECRET_SETTINGS: Final = {
+    *("CARDSYNC_DATABASE_URL", "CARDSYNC_BROKER_URL", "CARDSYNC_SECRET_KEY"),
+    *("OTTU_API_KEY", "OTTU_WEBHOOK_KEYS"),
+}
 
 
 def token_of(visit: Visit) -> str:
