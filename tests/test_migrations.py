@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, make_url
 
 from cardsync import db
 from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.store import logins, privileges
 
 FIRST_SHIPPED = ("0001", "0002", "0003")  # of one release: nothing ran beside them
 # Tables of one row or of a few: an index or a scan takes no time.
@@ -115,6 +117,34 @@ def test_old_code_goes_on_beside_a_migration(script: Script, sent: dict[str, lis
         first = getattr(script.module, "second_step_of", None)
         assert first is None or first in {s.revision for s in _scripts() if s.revision < script.revision}
         assert complaints(sent[script.revision], second_step=first is not None) == []
+
+
+def test_an_owner_who_is_no_superuser_migrates_and_makes_the_logins(
+    postgres: EmbeddedPostgres, template_database: str
+) -> None:
+    owner, name = make_url(postgres.url).set(username="plain_owner", password="fake"), "owned"
+    web = owner.set(username="web_of_a_plain_owner", password="fake-web", database=name)
+    roles = ", ".join(privileges.ROLES)  # other databases of this server have made them before
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain_owner LOGIN CREATEROLE PASSWORD 'fake'")
+        connection.execute(f"GRANT {roles} TO plain_owner WITH ADMIN OPTION".encode())
+        connection.execute("CREATE DATABASE owned OWNER plain_owner")
+    address = owner.set(database=name).render_as_string(hide_password=False)
+    try:
+        db.upgrade(address)
+        engine = db.make_engine(address)
+        with engine.begin() as connection_:
+            logins.ensure(connection_, web, privileges.WEB)
+            logins.ensure(connection_, web, privileges.WEB)
+        engine.dispose()
+        with psycopg.connect(web.render_as_string(hide_password=False)) as connection:
+            assert connection.execute("SELECT count(*) FROM registry.card_tokens").fetchone() == (0,)
+    finally:
+        postgres.drop_database(name)
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("DROP ROLE IF EXISTS web_of_a_plain_owner")
+            connection.execute("DROP OWNED BY plain_owner")
+            connection.execute("DROP ROLE plain_owner")
 
 
 def test_migrations_are_one_line_of_numbers() -> None:

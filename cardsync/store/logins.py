@@ -20,7 +20,8 @@ _LOCK = text("SELECT pg_advisory_xact_lock(cast(:key AS bigint))")
 LOGINS_LOCK = 0x6C6F67696E730001  # "logins", 1
 
 _KNOWN = text("""
-    SELECT rolsuper OR rolname = current_user OR pg_has_role(rolname, current_user, 'MEMBER') AS is_owner
+    SELECT rolcreatedb, rolcreaterole,
+           rolsuper OR rolname = current_user OR pg_has_role(rolname, current_user, 'MEMBER') AS is_owner
     FROM pg_roles WHERE rolname = :name
 """)
 
@@ -43,8 +44,9 @@ def ensure(connection: Connection, address: URL, role: str) -> None:
     if known is None:
         driver.execute(sql.SQL("CREATE ROLE {}").format(login))
     verifier = driver.pgconn.encrypt_password(str(password).encode(), name.encode(), b"scram-sha-256").decode()
-    rights = sql.SQL("LOGIN INHERIT NOCREATEDB NOCREATEROLE PASSWORD {}").format(sql.Literal(verifier))
-    driver.execute(sql.SQL("ALTER ROLE {} {}").format(login, rights))
+    driver.execute(sql.SQL("ALTER ROLE {} LOGIN INHERIT PASSWORD {}").format(login, sql.Literal(verifier)))
+    if known is not None and (known.rolcreatedb or known.rolcreaterole):  # an owner without them may not even name them
+        driver.execute(sql.SQL("ALTER ROLE {} NOCREATEDB NOCREATEROLE").format(login))
     for one in privileges.ROLES:
         if one != role:
             driver.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(one), login))

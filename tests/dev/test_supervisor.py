@@ -149,6 +149,9 @@ def test_a_first_start_a_stop_and_a_second_start_that_finds_the_data(start: Call
     with psycopg.connect(database) as connection:
         assert connection.execute(first.wait_for(r"(select .* from registry\.cards.*);")).fetchall()
         cards = _count_cards(database)
+        logins = dict(connection.execute("SELECT application_name, usename FROM pg_stat_activity").fetchall())
+    assert logins["cardsync web"] == logins["cardsync webhook"] == "cardsync_web_process"
+    assert logins["cardsync worker"] == logins["cardsync beat"] == "cardsync_worker_process"
 
     began = time.monotonic()
     assert first.end(signal.SIGINT) == 0

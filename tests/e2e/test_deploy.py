@@ -10,11 +10,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from cardsync import db
 from cardsync.store.keys import SCOPES
 from tests.e2e.marks import ONE_BROKER
 from tests.e2e.processes import run, until
 from tests.e2e.system import ENVIRONMENT, System
+from tests.logins import ProcessLogins
 
 pytestmark = ONE_BROKER
 
@@ -96,3 +99,12 @@ def test_each_process_talks_to_the_database_as_itself(system: System) -> None:
         "cardsync beat": "cardsync_worker",
     }
     assert not any(row["owns"] for row in rows)
+
+
+@pytest.mark.parametrize("process", ["web", "worker"])
+def test_a_containers_own_check_of_itself_needs_no_more_rights_than_it_has(
+    system: System, logins: ProcessLogins, process: str
+) -> None:
+    own = {**system.settings, "CARDSYNC_DATABASE_URL": logins.url(process, system.settings["CARDSYNC_DATABASE_URL"])}
+    checked = run(system.folder, own, "doctor", "--offline")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
