@@ -104,12 +104,15 @@ class System:
     def _with_secrets_in_files(self, name: str, settings: dict[str, str]) -> dict[str, str]:
         """As containers get them: an environment is read by more than a process's own code."""
         held = {}
-        for setting in SECRET_SETTINGS & settings.keys():
+        secret = {
+            setting for setting in SECRET_SETTINGS if settings.get(setting)
+        }  # an empty one is one that is not set
+        for setting in secret:
             file = self.folder / f"{name}.{setting}"
             file.touch(mode=0o600)
             file.write_text(settings[setting], encoding="utf-8")
             held[f"{setting}_FILE"] = str(file)
-        return {**{n: v for n, v in settings.items() if n not in SECRET_SETTINGS}, **held}
+        return {**{n: v for n, v in settings.items() if n not in secret}, **held}
 
     def end(self, name: str) -> None:
         """Stop a process for good, in good order."""
