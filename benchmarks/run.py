@@ -1,6 +1,6 @@
-"""``make bench``, or ``python benchmarks/run.py``: both benchmarks, as a table or as JSON.
+"""``make bench``, or ``python benchmarks/run.py``: all benchmarks, as a table or as JSON.
 
-    python benchmarks/run.py [--only hints|active] [--rounds N] [--seconds S] [--without-django] [--json]
+    python benchmarks/run.py [--only hints|active|imports] [--rounds N] [--seconds S] [--without-django] [--json]
 
 Nothing of the machine is used but a folder under /var/tmp and free ports of 127.0.0.1, and nothing is left behind.
 """
@@ -20,12 +20,12 @@ from rich.table import Table
 # Run as a file, Python looks beside it; the package `benchmarks` stands one up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import active, figures, hints, stack
+from benchmarks import active, figures, hints, imports, stack
 from benchmarks.stack import Ground
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", type=click.Choice(["hints", "active"]), help="One of the two benchmarks.")
+@click.option("--only", type=click.Choice(["hints", "active", "imports"]), help="One of the benchmarks.")
 @click.option("--rounds", default=6, show_default=True, type=click.IntRange(1), help="Rounds of each contender.")
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.2), help="One round.")
 @click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 1_000), help="At once.")
@@ -34,6 +34,7 @@ from benchmarks.stack import Ground
 @click.option("--without-worker", is_flag=True, help="Leave out the rounds with a worker running beside.")
 @click.option("--hints", "hint_count", default=300, show_default=True, type=click.IntRange(1), help="Hint to active.")
 @click.option("--rate", default=10.0, show_default=True, type=click.FloatRange(0.1), help="Hint to active: a second.")
+@click.option("--lines", default=300_000, show_default=True, type=click.IntRange(1), help="Imports: the file's lines.")
 @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where data are kept.")
 @click.option("--json", "as_json", is_flag=True, help="The figures of every round, for programs.")
 def main(
@@ -46,6 +47,7 @@ def main(
     without_worker: bool,
     hint_count: int,
     rate: float,
+    lines: int,
     folder: Path | None,
     as_json: bool,
 ) -> None:
@@ -55,7 +57,7 @@ def main(
     with Ground.laid(folder) as ground:
         settings = {name: str(stack.value(ground.postgres.url, f"SHOW {name}")) for name in stack.DURABLE}
         found["machine"] = figures.machine(ground.postgres.version, settings)
-        if only != "active":
+        if only in (None, "hints"):
             plan = hints.Plan(
                 rounds=rounds,
                 seconds=seconds,
@@ -65,8 +67,10 @@ def main(
                 with_worker=not without_worker,
             )
             found["hints"] = hints.run(ground, plan, told.print)
-        if only != "hints":
+        if only in (None, "active"):
             found["active"] = active.run(ground, active.Plan(hint_count, rate, workers), told.print)
+        if only in (None, "imports"):
+            found["imports"] = imports.run(ground, imports.Plan(lines, min(rounds, 3)), told.print)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -86,6 +90,8 @@ def _show(found: dict[str, Any]) -> None:
         _show_hints(console, found["hints"])
     if "active" in found:
         _show_active(console, found["active"])
+    if "imports" in found:
+        _show_imports(console, found["imports"])
 
 
 def _show_hints(console: Console, found: dict[str, Any]) -> None:
@@ -121,6 +127,22 @@ def _show_active(console: Console, found: dict[str, Any]) -> None:
     table.add_row("above the floor", *(f"{found[k] - plan['ottu_ms']:.1f}" for k in ("p50_ms", "p99_ms")))
     for label, step in found["steps"].items():
         table.add_row(f"  {label}", f"{step['p50_ms']:.1f}", f"{step['p99_ms']:.1f}")
+    console.print(table)
+
+
+def _show_imports(console: Console, found: dict[str, Any]) -> None:
+    plan = found["plan"]
+    console.print(
+        f"\nImports: {plan['lines']:,} lines ({plan['file_bytes'] / 1e6:,.0f} MB), rounds in turn: {plan['rounds']}."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("lines a second", "seconds", "peak MB", "cardsync is"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in found["ways"].items():
+        ratio = found["ratios"].get(name)
+        times = f"{ratio['median']:.2f} x ({ratio['lowest']:.2f} to {ratio['highest']:.2f})" if ratio else ""
+        cells = (f"{row['per_second']:,.0f}", f"{row['seconds']:,.1f}", f"{row['peak_megabytes']:,.0f}", times)
+        table.add_row(name, *cells)
     console.print(table)
 
 

@@ -8,8 +8,8 @@ from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
 from cardsync import db, settings
-from cardsync.store import privileges
-from cardsync.store.erasure_models import Base  # all tables: it stands on the other models
+from cardsync.store import erasure_models, operator_models, privileges  # noqa: F401  (all tables: they stand on the models)
+from cardsync.store.models import Base
 
 # A migration that waits for a lock makes all later traffic wait behind it: give up instead, and be run again.
 LOCK_TIMEOUT_MS = 5_000

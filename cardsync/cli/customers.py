@@ -1,54 +1,30 @@
 """``cardsync customers import``: customers whom no notification has named yet, from a file. (``erase`` stands in its own.)
 
-Ottu offers no list of customers: who is neither hinted at nor imported is not known. The file is streamed; a
-line stands for itself, so a broken one costs that line alone. Importing again changes nothing.
+Ottu offers no list of customers: who is neither hinted at nor imported is not known. Importing again changes nothing, and an
+interrupted import goes on where it stopped (``cardsync.enrol``).
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
 
 import click
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from cardsync.cli import console
 from cardsync.cli.erase import erase
-from cardsync.core.cards import CUSTOMER_ID_MAX, ENVIRONMENTS, Environment, is_customer_id
-from cardsync.store import customers as store
+from cardsync.core.customer_lines import NoHeader
+from cardsync.enrol import Refusal, Source, enrol
+from cardsync.store.imports import ImportState
 
-BATCH: Final = 10_000  # customers in one transaction
-BAD_LINES_SHOWN: Final = 20
-LINE_MAX: Final = 65_536  # bytes; what is longer is no customer
-COLUMNS: Final = ("environment", "customer_id")
-
-Customer = tuple[Environment, str]
-Reader = Callable[[str], Customer]
-
-
-class _BadLine(ValueError):
-    """The line names no customer; the text says why, without what stands there."""
-
-
-@dataclass(slots=True)
-class _Summary:
-    """What became of the file's lines."""
-
-    lines: int = 0
-    customers: int = 0
-    new: int = 0
-    bad: int = 0
-    bad_lines: list[dict[str, object]] = field(default_factory=list)
-
-    def refuse(self, number: int, why: str) -> None:
-        self.bad += 1
-        if len(self.bad_lines) < BAD_LINES_SHOWN:
-            self.bad_lines.append({"line": number, "reason": why})
+Keep = Callable[[Sequence[Refusal]], None]
 
 
 @click.group()
@@ -61,124 +37,105 @@ customers.add_command(erase)
 
 @customers.command("import")
 @click.argument("file", type=click.File("rb"))
+@click.option(
+    "--bad-lines", type=click.Path(dir_okay=False, path_type=Path), help="Write all bad lines' numbers there."
+)
+@click.option("--restart", is_flag=True, help="Begin anew, where an interrupted import would go on.")
 @console.json_option
-def import_customers(file: BinaryIO, as_json: bool) -> None:
+def import_customers(file: BinaryIO, bad_lines: Path | None, restart: bool, as_json: bool) -> None:
     """Make the customers of FILE (or - for standard input) known, who are then looked at like all others.
 
     FILE is CSV with a header that names environment and customer_id, one customer a line; or JSON lines with
-    these two names.
+    these two names. If it is interrupted, the same command goes on where it stopped; a pipe cannot be gone on with.
     """
+    source = Source.of(file)
+    if bad_lines is not None and bad_lines.exists() and Path(file.name).exists() and bad_lines.samefile(file.name):
+        raise click.UsageError("--bad-lines names the file that is to be read")
+    if source.content_hash is None:
+        console.note("This cannot be resumed: what is read from a pipe begins again after an interruption.")
     with console.engine(console.load("database")) as engine:
-        summary = _import(engine, file)
+        so_far = source.begin(engine, restart=restart)
+        if so_far.line:
+            console.note(f"Going on after line {so_far.line} (--restart begins anew).")
+        with _kept(bad_lines, after_line=so_far.line) as keep:
+            _import(engine, source, so_far, keep, as_json)
+
+
+def _import(engine: Engine, source: Source, so_far: ImportState, keep: Keep, as_json: bool) -> None:
+    interrupted = False
+    with console.progress("bytes", source.size) as advance:
+
+        def told(now: ImportState) -> None:
+            nonlocal so_far
+            advance(now.offset_bytes - so_far.offset_bytes, f"{now.customers} customers")
+            so_far = now
+
+        advance(so_far.offset_bytes, "")
+        try:
+            enrol(engine, source, so_far, keep=keep, told=told)
+        except NoHeader as error:
+            raise click.UsageError(str(error)) from None
+        except KeyboardInterrupt:
+            interrupted = True
+        except DBAPIError:
+            console.note(_stopped(source, so_far))
+            raise  # what became of the database, the group says
+    _report(so_far, as_json)
+    if interrupted:
+        console.fail(f"interrupted. {_stopped(source, so_far)}")
+    if so_far.bad:
+        console.fail(f"{so_far.bad} of {so_far.lines} lines were bad")
+
+
+def _stopped(source: Source, so_far: ImportState) -> str:
+    goes_on = "the same command goes on there" if source.content_hash is not None else "the same command begins again"
+    return f"Stopped after line {so_far.line}; {goes_on}."
+
+
+def _report(summary: ImportState, as_json: bool) -> None:
+    facts = asdict(summary)
     if as_json:
-        console.print_json(asdict(summary))
+        console.print_json({name: facts[name] for name in ("lines", "customers", "new", "bad", "bad_lines")})
     else:
         click.echo(f"{summary.customers} customers, {summary.new} of them new; {summary.bad} bad lines.")
     for bad in summary.bad_lines:
         console.note(f"line {bad['line']}: {bad['reason']}")
-    if summary.bad:
-        console.fail(f"{summary.bad} of {summary.lines} lines were bad")
+    if summary.bad > len(summary.bad_lines):
+        console.note(f"... and {summary.bad - len(summary.bad_lines)} more; --bad-lines FILE writes all of them.")
 
 
-def _import(engine: Engine, file: BinaryIO) -> _Summary:
-    summary, batch = _Summary(), list[Customer]()
-    with console.progress("bytes", _size(file)) as advance:
-        read: Reader | None = None
-        for number, line, length in _lines(file):
-            advance(length, f"{summary.customers} customers")
-            if not line.strip():
-                continue
-            if read is None:
-                read, is_header = _reader_for(line)
-                if is_header:
-                    continue
-            summary.lines += 1
-            try:
-                batch.append(read(line))
-            except _BadLine as bad:
-                summary.refuse(number, str(bad))
-            if len(batch) >= BATCH:
-                _add(engine, batch, summary)
-        _add(engine, batch, summary)
-    return summary
+@contextmanager
+def _kept(path: Path | None, *, after_line: int) -> Iterator[Keep]:
+    """Where bad lines are written, as JSON lines: those after ``after_line`` are written anew, since their batch was not
+    committed. Raises ``click.UsageError`` if the file to go on with is another's.
+    """
+    if path is None:
+        yield lambda _: None
+        return
+    with path.open("r+b" if after_line and path.exists() else "wb") as file:
+        try:
+            file.seek(_end_of_known(file, after_line))
+        except (ValueError, LookupError, TypeError):
+            raise click.UsageError(f"{path} holds something else than bad lines") from None
+        file.truncate()
+
+        def keep(refusals: Sequence[Refusal]) -> None:
+            file.writelines(json.dumps(asdict(r)).encode() + b"\n" for r in refusals)
+            file.flush()
+            os.fsync(file.fileno())  # before the batch is committed: none that is counted is missing here
+
+        yield keep
 
 
-def _add(engine: Engine, batch: list[Customer], summary: _Summary) -> None:
-    if batch:
-        with engine.begin() as connection:
-            summary.new += store.add_known(connection, batch)
-        summary.customers += len(batch)
-        batch.clear()
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[int, str, int]]:
-    """Lines with their numbers and lengths. What is no UTF-8 becomes what no check lets pass."""
-    number = 0
-    while raw := file.readline(LINE_MAX):
-        number += 1
-        length = len(raw)
-        if length == LINE_MAX and not raw.endswith(b"\n"):
-            raw = b"\0"
-            while rest := file.readline(LINE_MAX):
-                length += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-        text = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        yield number, text.removeprefix("\ufeff") if number == 1 else text, length
-
-
-def _size(file: BinaryIO) -> int | None:
-    """The bytes to come; ``None`` for a pipe."""
-    try:
-        status = os.fstat(file.fileno())
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _reader_for(first_line: str) -> tuple[Reader, bool]:
-    """How to read the lines, and whether the first one was a header."""
-    if first_line.lstrip().startswith("{"):
-        return _read_json, False
-    try:
-        header = [name.strip().lower() for name in _csv_fields(first_line)]
-    except _BadLine:
-        header = []
-    if any(header.count(column) != 1 for column in COLUMNS):
-        raise click.UsageError("the first line must be a header that names environment and customer_id")
-    places = [header.index(column) for column in COLUMNS]
-
-    def read_csv(line: str) -> Customer:
-        fields = _csv_fields(line)
-        if len(fields) != len(header):
-            raise _BadLine(f"{len(fields)} fields where the header has {len(header)}")
-        return _customer(fields[places[0]], fields[places[1]])
-
-    return read_csv, True
-
-
-def _csv_fields(line: str) -> list[str]:
-    """One line's fields. A quote that is not closed ends with its line: it must not swallow those that follow."""
-    try:
-        return next(csv.reader([line], strict=True))
-    except (csv.Error, StopIteration):
-        raise _BadLine("not a line of CSV") from None
-
-
-def _read_json(line: str) -> Customer:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
-        raise _BadLine("not JSON") from None
-    if not isinstance(content, dict):
-        raise _BadLine("not a JSON object")
-    return _customer(content.get("environment"), content.get("customer_id"))
-
-
-def _customer(environment: object, customer_id: object) -> Customer:
-    known: Environment | None = next((e for e in ENVIRONMENTS if e == environment), None)
-    if known is None:
-        raise _BadLine(f"environment must be {' or '.join(ENVIRONMENTS)}")
-    if not isinstance(customer_id, str) or not is_customer_id(customer_id):
-        raise _BadLine(f"customer_id must be a text of 1 to {CUSTOMER_ID_MAX} characters")
-    return known, customer_id
+def _end_of_known(file: BinaryIO, after_line: int) -> int:
+    """Where the bad lines up to ``after_line`` end."""
+    if not after_line:
+        return 0
+    end = 0
+    for line in file:
+        if not line.endswith(b"\n"):  # what a killed run left half written
+            break
+        if json.loads(line)["line"] > after_line:
+            break
+        end += len(line)
+    return end

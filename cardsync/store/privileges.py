@@ -77,6 +77,9 @@ RELATIONS: Final[Mapping[str, Rights]] = {
     },
     "cardsync.erasure_requests": {WEB: "SELECT, INSERT"},
     "cardsync.erasure_deletions": dict.fromkeys(PROCESSES, "SELECT, INSERT"),
+    # What an operator's commands keep, who run as the worker.
+    "cardsync.imports": {WORKER: "SELECT, INSERT, UPDATE, DELETE"},
+    "cardsync.walks": {WORKER: "SELECT, INSERT, UPDATE"},
     "registry.cards": {WEB: "SELECT", **SERVICES},
     "registry.active_cards": SERVICES,
     "registry.card_tokens": {WEB: "SELECT", CHARGER: "SELECT"},
@@ -91,6 +94,7 @@ SEQUENCES: Final[Mapping[str, Rights]] = {
     "cardsync.observation_no": dict.fromkeys(PROCESSES, "USAGE"),
     "cardsync.customers_id_seq": NOBODY,
     "cardsync.deletion_steps_step_id_seq": NOBODY,
+    "cardsync.walks_walk_id_seq": NOBODY,
 }
 
 # Triggers' functions run whoever changes the table, and are called by nobody.

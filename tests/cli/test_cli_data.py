@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cardsync.cli.customers import BAD_LINES_SHOWN
+from cardsync.enrol import BAD_LINES_KEPT
 from cardsync.store import keys
 from tests import payloads
 from tests.stories.worlds import listed
@@ -97,7 +97,7 @@ def test_the_list_of_bad_lines_is_bounded_and_their_count_is_not(cardsync):
     lines = "environment,customer_id\n" + "sandbox,\n" * 1_000
     summary = json.loads(cardsync("customers", "import", "-", "--json", stdin=lines).stdout)
     assert summary["bad"] == 1_000
-    assert len(summary["bad_lines"]) == BAD_LINES_SHOWN
+    assert len(summary["bad_lines"]) == BAD_LINES_KEPT
 
 
 def test_a_file_without_a_header_is_wrong_usage(cardsync, engine):
@@ -106,9 +106,9 @@ def test_a_file_without_a_header_is_wrong_usage(cardsync, engine):
 
 
 def test_more_than_one_batch_is_imported(cardsync, engine):
-    lines = "environment,customer_id\n" + "".join(f"sandbox,cust-{n}\n" for n in range(10_001))
+    lines = "environment,customer_id\n" + "".join(f"sandbox,cust-{n}\n" for n in range(20_001))
     assert cardsync("customers", "import", "-", stdin=lines).exit_code == 0
-    assert len(known(engine)) == 10_001
+    assert len(known(engine)) == 20_001
 
 
 def test_events_are_listed_and_shown_without_what_the_hint_says(cardsync, shop):
