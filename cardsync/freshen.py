@@ -1,24 +1,33 @@
 """``freshen``: make what we know of a customer fresh enough for a reader who waits, within a bound.
 
-The reader does not call Ottu: it marks the customer, rings, and waits on the condition that a worker changes. So a reader
-costs one call at most however many ask at once, and goes through the same budget and gate as everybody.
+The reader does not call Ottu: it marks the customer, rings, and waits on the condition that a worker changes. So it goes through
+the same budget and gate as everybody, and readers share, in whichever process they are: what serves a reader is a list that was
+*asked for* no longer before it came than ``max_age``. That may be one that is under way already; only where none is will there
+be another call.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import threading
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy import Engine
 
+from cardsync import metrics
 from cardsync.bells import Bells
 from cardsync.core.cards import Environment
-from cardsync.store import customers
-from cardsync.store.customers import Lane, Progress
+from cardsync.store import customers, freshness
+from cardsync.store.customers import Lane
+from cardsync.store.freshness import Freshness
 
 WAIT_SECONDS: Final = 5.0  # a checkout page's patience; also well below the 15 s of any proxy
 POLL_SECONDS: Final = 0.05
+
+# At once; after a wait; in vain; not waited for, since enough readers wait already. The last two get what is known.
+Served = Literal["fresh", "waited", "stale", "crowded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +39,70 @@ class Wanted:
     max_age_seconds: int
 
 
-def ask(engine: Engine, environment: Environment, customer_id: str, *, lane: Lane, bells: Bells) -> Progress:
+def ask(engine: Engine, environment: Environment, customer_id: str, *, lane: Lane, bells: Bells) -> None:
     """Mark the customer as one who may differ from Ottu, and ring; one whom nothing ever named becomes known."""
     with engine.begin() as connection:
         customer = customers.touch(connection, environment, customer_id).customer
         customers.mark_dirty(connection, customer, evidence_no=None, lane=lane)
-        progress = customers.progress(connection, customer)
     bells.ring_customers([customer])
-    return progress
 
 
-def is_fresh(engine: Engine, wanted: Wanted) -> bool:
-    """Tell whether what we know is no older than wanted."""
-    with engine.connect() as connection:
-        known = customers.freshness(connection, wanted.environment, wanted.customer_id)
-    return known is not None and known.age_seconds is not None and known.age_seconds <= wanted.max_age_seconds
+def freshen(
+    engine: Engine,
+    wanted: Wanted,
+    *,
+    bells: Bells,
+    places: threading.BoundedSemaphore,
+    wait_seconds: float = WAIT_SECONDS,
+) -> Served:
+    """Have what is known made as fresh as wanted, and wait for it if one of the ``places`` for waiting is free."""
+    began = time.monotonic()
+    served = _serve(engine, wanted, bells, places, began + wait_seconds)
+    metrics.READER_SECONDS.labels(served).observe(time.monotonic() - began)
+    return served
 
 
-def freshen(engine: Engine, wanted: Wanted, *, bells: Bells, wait_seconds: float = WAIT_SECONDS) -> bool:
-    """Ask, and wait until a list asked for after now is believed, or is known not to come in time; true if it was."""
-    deadline = time.monotonic() + wait_seconds
-    began = ask(engine, wanted.environment, wanted.customer_id, lane="read", bells=bells)
-    now = began
+def _serve(engine: Engine, wanted: Wanted, bells: Bells, places: threading.BoundedSemaphore, deadline: float) -> Served:
+    known = _known(engine, wanted)
+    since = known.read_at - dt.timedelta(seconds=wanted.max_age_seconds)
+    if _is_of(known, since):
+        return "fresh"
+    free = places.acquire(blocking=False)
+    try:
+        with engine.begin() as connection:
+            must_ring = freshness.want(connection, known.customer, since=since)
+        if must_ring:
+            bells.ring_customers([known.customer])
+        if not free:
+            return "crowded"
+        return "waited" if _wait(engine, known, since, deadline) else "stale"
+    finally:
+        if free:
+            places.release()
+
+
+def _known(engine: Engine, wanted: Wanted) -> Freshness:
+    """How fresh the customer is; one whom nothing ever named becomes known."""
+    with engine.begin() as connection:
+        known = freshness.of(connection, wanted.environment, wanted.customer_id)
+        if known is not None:
+            return known
+        return freshness.now(connection, customers.touch(connection, wanted.environment, wanted.customer_id).customer)
+
+
+def _wait(engine: Engine, began: Freshness, since: dt.datetime, deadline: float) -> bool:
+    """Wait for a list asked for at ``since`` or later, or until it is known not to come in time; true if it came."""
     while True:
+        with engine.connect() as connection:
+            now = freshness.now(connection, began.customer)
+        if _is_of(now, since):
+            return True
         remaining = deadline - time.monotonic()
         # A failure puts the next attempt off; so does a closed gate. Waiting on would not help then.
         if remaining <= 0 or now.failures > began.failures or now.due_in_seconds > remaining:
             return False
         time.sleep(min(POLL_SECONDS, remaining))
-        with engine.connect() as connection:
-            now = customers.progress(connection, began.customer)
-        if now.reconciled_at is not None and now.reconciled_at >= began.read_at:
-            return True
-        if now.age_seconds is not None and now.age_seconds <= wanted.max_age_seconds:
-            return True
+
+
+def _is_of(known: Freshness, since: dt.datetime) -> bool:
+    return known.reconciled_at is not None and known.reconciled_at >= since

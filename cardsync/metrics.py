@@ -52,5 +52,13 @@ for _reason in ("not_listed", "another_customers_card"):
 DELETIONS: Final = Counter("cardsync_deletions_ended", "Deletions that came to an end, by which.", ["status"])
 for _status in ("done", "blocked", "failed"):
     DELETIONS.labels(_status)
+READER_SECONDS: Final = Histogram(
+    "cardsync_reader_wait_seconds",
+    "Time that readers with max_age were held up, by how they were served.",
+    ["served"],
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10),
+)
+for _served in ("fresh", "waited", "stale", "crowded"):
+    READER_SECONDS.labels(_served)
 REMOVALS_HELD: Final = Counter("cardsync_removals_held", "Removals that the brake stopped.")
 RINGS: Final = Counter("cardsync_rings", "Bells rung at the broker, by outcome.", ["outcome"])

@@ -25,7 +25,7 @@ from cardsync.cli import console
 from cardsync.core.cards import ENVIRONMENTS, Environment, is_customer_id
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
-from cardsync.store import customers, gate, operator
+from cardsync.store import customers, freshness, gate, operator
 
 if TYPE_CHECKING:  # the stories choose the place of their metrics at import, which is after the settings are read
     from cardsync.ottu import OttuClient
@@ -130,7 +130,7 @@ def _one(reconciler: _Reconciler, environment: Environment, customer_id: str, as
     if result.outcome == "paused" and reconciler.wait_while_paused():
         result = reconciler.bring_in_line(customer, "read")
     with reconciler.engine.connect() as connection:
-        fresh = customers.freshness(connection, environment, customer_id)
+        fresh = freshness.of(connection, environment, customer_id)
     facts = {
         "environment": environment,
         "customer_id": customer_id,

@@ -37,29 +37,6 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
-    """How fresh what we know of a customer is."""
-
-    customer: int
-    reconciled_at: dt.datetime | None
-    dirty_since: dt.datetime | None
-    last_error: str | None
-    age_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a reader who waits for a fresh list watches; ``due_in_seconds`` is 0 when the next look is due, or under way."""
-
-    customer: int
-    read_at: dt.datetime
-    reconciled_at: dt.datetime | None
-    age_seconds: float | None
-    failures: int
-    due_in_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Touched:
     """A customer row, locked until the transaction ends."""
 
@@ -265,34 +242,6 @@ _RELEASE_HELD = text("""
 def release_held(connection: Connection) -> int:
     """Make every customer due whose removals the brake held; the count of them."""
     return connection.execute(_RELEASE_HELD).rowcount
-
-
-_FRESHNESS = text("""
-    SELECT id, reconciled_at, dirty_since, last_error,
-           extract(epoch FROM clock_timestamp() - reconciled_at)::float8 AS age_seconds
-    FROM cardsync.customers WHERE environment = :environment AND customer_id = :customer_id
-""")
-
-
-def freshness(connection: Connection, environment: Environment, customer_id: str) -> Freshness | None:
-    """How fresh the customer is; ``None`` for one whom nothing ever named."""
-    parameters = {"environment": environment, "customer_id": customer_id}
-    row = connection.execute(_FRESHNESS, parameters).one_or_none()
-    return None if row is None else Freshness(*row)
-
-
-_PROGRESS = text("""
-    SELECT id, clock_timestamp() AS read_at, reconciled_at,
-           extract(epoch FROM clock_timestamp() - reconciled_at)::float8 AS age_seconds, failures,
-           CASE WHEN lease_until > clock_timestamp() THEN 0
-                ELSE greatest(0, coalesce(extract(epoch FROM due_at - clock_timestamp()), 0)) END::float8 AS due_in_seconds
-    FROM cardsync.customers WHERE id = :customer
-""")
-
-
-def progress(connection: Connection, customer: int) -> Progress:
-    """How far the looking at a customer has come."""
-    return Progress(*connection.execute(_PROGRESS, {"customer": customer}).one())
 
 
 # COPY needs a table to fill and knows no ON CONFLICT. By code point, as all who lock customers do.

@@ -100,15 +100,8 @@ def _freshen(query: schemas.CardsQuery, max_age_seconds: int) -> bool:
     if here.settings.ottu_cards_api == "unavailable":
         return False
     wanted = freshen.Wanted(query.environment, query.customer_id, max_age_seconds)
-    if freshen.is_fresh(here.engine, wanted):
-        return True
-    if not here.waiting_readers.acquire(blocking=False):
-        freshen.ask(here.engine, wanted.environment, wanted.customer_id, lane="read", bells=here.bells)
-        return False
-    try:
-        return freshen.freshen(here.engine, wanted, bells=here.bells)
-    finally:
-        here.waiting_readers.release()
+    served = freshen.freshen(here.engine, wanted, bells=here.bells, places=here.waiting_readers)
+    return served in ("fresh", "waited")
 
 
 def _card(card: RegisteredCard | None, *, tokens: bool) -> Response:
