@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import getpass
 import json
+import math
 import os
 import time
 import uuid
@@ -34,6 +35,7 @@ from cardsync.settings import Need, Settings
 
 STATEMENT_TIMEOUT_MS: Final = 30_000  # a person waits, and may ask for more than a request may
 PLAIN_PROGRESS_SECONDS: Final = 5.0  # between lines of progress where there is no terminal
+STILL_THERE_SECONDS: Final = 60.0  # ... if they would say the same again
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -172,9 +174,20 @@ def fail(text: str) -> NoReturn:
     raise Failed(text)
 
 
+def duration(seconds: float) -> str:
+    """A time in its largest unit, rounded up: ``40 s``, ``3 min``, ``5 h``, ``12 days``."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{math.ceil(seconds / size)} {unit}"
+    return f"{math.ceil(seconds)} s"
+
+
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
-    """Show how far a long command is, on standard error; call the yielded function with steps and a remark."""
+def progress(label: str, total: int | None, *, time_to_go: bool = True) -> Iterator[Callable[[int, str], None]]:
+    """Show how far a long command is, on standard error; call the yielded function with steps and a remark.
+
+    Without ``time_to_go`` the pace so far tells nothing of the rest: the remark says what can be said.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain_progress(label, total)
@@ -183,7 +196,7 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int, str], Non
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *((TimeRemainingColumn(),) if time_to_go else ()),
         TextColumn("{task.fields[remark]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
@@ -192,14 +205,15 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int, str], Non
 
 
 def _plain_progress(label: str, total: int | None) -> Callable[[int, str], None]:
-    done, said = 0, time.monotonic()
+    done, said, line = 0, time.monotonic(), ""
 
     def advance(steps: int, remark: str) -> None:
-        nonlocal done, said
+        nonlocal done, said, line
         done += steps
-        if time.monotonic() - said >= PLAIN_PROGRESS_SECONDS:
-            said = time.monotonic()
-            of_all = f" of {total}" if total is not None else ""
-            note(f"{label}: {done}{of_all}{f', {remark}' if remark else ''}")
+        of_all = f" of {total}" if total is not None else ""
+        now = f"{label}: {done}{of_all}{f', {remark}' if remark else ''}"
+        if time.monotonic() - said >= (PLAIN_PROGRESS_SECONDS if now != line else STILL_THERE_SECONDS):
+            said, line = time.monotonic(), now
+            note(line)
 
     return advance

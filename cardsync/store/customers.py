@@ -263,11 +263,3 @@ def add_known(connection: Connection, customers: Iterable[tuple[Environment, str
         for customer in customers:
             copy.write_row(customer)
     return connection.execute(_IMPORT).rowcount
-
-
-_SOME_AFTER = text("SELECT id FROM cardsync.customers WHERE id > :after ORDER BY id LIMIT :limit")
-
-
-def page_of_ids(connection: Connection, *, after: int, limit: int) -> list[int]:
-    """Customers' numbers in order, a page at a time."""
-    return list(connection.execute(_SOME_AFTER, {"after": after, "limit": limit}).scalars())

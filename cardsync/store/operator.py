@@ -46,14 +46,7 @@ def reconciled_since(connection: Connection, customer: int, moment: dt.datetime)
     return connection.execute(_RECONCILED_SINCE, parameters).scalar_one_or_none() is True
 
 
-_COUNT = text("SELECT count(*) FROM cardsync.customers")
 _COUNT_HELD = text("SELECT count(*) FROM cardsync.customers WHERE removals_held")
-
-
-def customers_known(connection: Connection) -> int:
-    """How many customers are known."""
-    count: int = connection.execute(_COUNT).scalar_one()
-    return count
 
 
 def customers_held(connection: Connection) -> int:

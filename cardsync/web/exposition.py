@@ -26,6 +26,9 @@ from cardsync.web.services import Services
 WAIT_SECONDS: Final = 1.0
 QUEUES_KEEP_SECONDS: Final = 1.0
 STOCK_KEEP_SECONDS: Final = 15.0  # it passes over whole tables, and changes slowly
+# ... and with five million customers it takes a second or two of one of the database's processors, for each web process that
+# is scraped: never more than a thirtieth of one.
+STOCK_REST: Final = 30.0
 
 Value = TypeVar("Value")
 
@@ -58,7 +61,7 @@ class _State(Collector):
     def __init__(self, engine: Engine, daily_calls: int) -> None:
         self._daily_calls = daily_calls
         self._queues = Probe(_asking(engine, figures.queues), keep_seconds=QUEUES_KEEP_SECONDS)
-        self._stock = Probe(_asking(engine, figures.stock), keep_seconds=STOCK_KEEP_SECONDS)
+        self._stock = Probe(_asking(engine, figures.stock), keep_seconds=STOCK_KEEP_SECONDS, rest=STOCK_REST)
 
     def collect(self) -> Iterator[Metric]:
         """Read what can be read in time."""

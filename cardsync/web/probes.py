@@ -18,11 +18,16 @@ class NoAnswer(Exception):
 
 
 class Probe(Generic[Value]):
-    """One question. ``read`` raises ``NoAnswer``, or what the question itself raised."""
+    """One question. ``read`` raises ``NoAnswer``, or what the question itself raised.
 
-    def __init__(self, question: Callable[[], Value], *, keep_seconds: float) -> None:
+    An answer is kept for ``keep_seconds``, and for ``rest`` times as long as the question took if that is more.
+    """
+
+    def __init__(self, question: Callable[[], Value], *, keep_seconds: float, rest: float = 0.0) -> None:
         self._question = question
         self._keep_seconds = keep_seconds
+        self._rest = rest
+        self._rest_seconds = 0.0
         self._condition = threading.Condition()
         self._asking = False
         self._answer: tuple[Value] | None = None
@@ -30,11 +35,11 @@ class Probe(Generic[Value]):
         self._answered_at = float("-inf")
 
     def read(self, *, wait_seconds: float) -> Value:
-        """Return an answer that was no older than ``keep_seconds`` when this was called."""
+        """Return an answer that was no older than it may be kept when this was called."""
         began = time.monotonic()
         deadline = began + wait_seconds
         with self._condition:
-            while self._answered_at < began - self._keep_seconds:
+            while self._answered_at < began - self._keep_seconds - self._rest_seconds:
                 if not self._asking:
                     self._asking = True
                     threading.Thread(target=self._ask, name="probe", daemon=True).start()
@@ -53,6 +58,7 @@ class Probe(Generic[Value]):
     def _ask(self) -> None:
         answer: tuple[Value] | None = None
         error: Exception | None = None
+        began = time.monotonic()
         try:
             answer = (self._question(),)
         except Exception as raised:  # noqa: BLE001  (a thread's border; the reader gets it)
@@ -60,5 +66,6 @@ class Probe(Generic[Value]):
         with self._condition:
             self._answer, self._error = answer or self._answer, error
             self._answered_at = time.monotonic()
+            self._rest_seconds = max(0.0, (self._answered_at - began) * self._rest - self._keep_seconds)
             self._asking = False
             self._condition.notify_all()

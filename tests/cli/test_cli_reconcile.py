@@ -117,14 +117,15 @@ def test_failures_among_all_are_counted_and_many_in_a_row_end_the_pass(process, 
     assert "in a row" in facts["stopped_because"]
 
 
-def test_a_spent_budget_ends_the_pass_and_says_so(process, ottu, shop, engine, monkeypatch):
-    monkeypatch.setenv("OTTU_DAILY_CALLS", "5")
+def test_a_spent_budget_ends_the_pass_where_nobody_will_wait_and_says_so(process, ottu, shop, engine, monkeypatch):
+    monkeypatch.setenv("OTTU_DAILY_CALLS", "10")
     make_known(engine, *(f"cust-{n}" for n in range(50)))
-    result = process("reconcile", "--all", "--json")
+    result = process("reconcile", "--all", "--json", "--max-wait", "0")
     facts = json.loads(result.stdout)
     assert result.returncode == 1
-    assert (facts["seen"], facts["calls_left"], len(ottu.calls("list"))) == (5, 0, 5)
-    assert "BudgetSpent" in facts["stopped_because"]
+    assert (facts["seen"], facts["failed"], facts["not_reached"], len(ottu.calls("list"))) == (9, 0, 41, 9)
+    assert facts["calls_left"] == 1  # never the reserve of what is urgent
+    assert "41 not reached: BudgetSpent" in result.stderr
 
 
 def test_the_brake_holds_for_a_pass_over_all(process, ottu, shop, engine, monkeypatch):
@@ -143,20 +144,30 @@ def test_the_brake_holds_for_a_pass_over_all(process, ottu, shop, engine, monkey
     assert "cardsync brake show" in result.stderr
 
 
-def test_ctrl_c_ends_a_pass_cleanly(settings, ottu, shop, engine):
-    make_known(engine, *(f"cust-{n}" for n in range(300)))
-    ottu.turn(latency_seconds=0.2)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_pass_ends_cleanly_and_goes_on_where_it_stopped(settings, process, ottu, shop, engine, kind):
+    make_known(engine, *(f"cust-{n}" for n in range(60)))
+    ottu.turn(latency_seconds=0.3)
     command = [*COMMAND, "reconcile", "--all", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         until(lambda: len(ottu.calls("list")) > 5)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(kind)
         output, errors = running.communicate(timeout=SECONDS)
     facts = json.loads(output)
     assert running.returncode == 1
     assert facts["stopped_because"] == "interrupted"
-    assert 0 < facts["seen"] < 300
+    assert 0 < facts["seen"] < 60
+    assert facts["seen"] + facts["not_reached"] == 60
     assert "Traceback" not in errors
     assert shop.execute("SELECT count(*) FROM cardsync.customers WHERE ticket_no IS NOT NULL")[0][0] == 0
+    ottu.turn(latency_seconds=0.0)
+    result = process("reconcile", "--all", "--json")
+    again = json.loads(result.stdout)
+    assert result.returncode == 0, result.stderr
+    assert (again["resumed"], again["expected"], again["seen"]) == (True, 60, 60)
+    assert again["began_at"] == facts["began_at"]
+    assert len(ottu.calls("list")) == 60
+    assert "Going on with the pass" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,6 +179,7 @@ def test_ctrl_c_ends_a_pass_cleanly(settings, ottu, shop, engine):
         ["--customer", "x"],
         ["--environment", "test", "--customer", "x"],
         ["--environment", "sandbox", "--customer", "x" * 65],
+        ["--environment", "sandbox", "--customer", "x", "--restart"],
     ],
 )
 def test_half_a_wish_is_wrong_usage(process, ottu, arguments):

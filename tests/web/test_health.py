@@ -218,3 +218,16 @@ def test_the_state_is_read_without_a_whole_table_of_events(engine: Engine) -> No
     with engine.connect() as connection:
         indexes = connection.execute(text("SELECT indexname FROM pg_indexes WHERE tablename = 'events'")).scalars()
         assert {"events_pending", "events_failed"} <= set(indexes)
+
+
+def test_a_dear_answer_is_kept_longer() -> None:
+    asked = 0
+
+    def question() -> int:
+        nonlocal asked
+        asked += 1
+        threading.Event().wait(0.02)
+        return asked
+
+    dear, cheap = Probe(question, keep_seconds=0, rest=1e6), Probe(question, keep_seconds=0)
+    assert [probe.read(wait_seconds=10) for probe in (dear, dear, cheap, cheap)] == [1, 1, 2, 3]
