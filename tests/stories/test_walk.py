@@ -39,7 +39,13 @@ class Walking:
     ) -> Walked:
         on, _ = begin(self.shop.engine, by="test", restart=restart)
         policy = WalkPolicy(replace(POLICY, daily_calls=self.daily_calls), threads, longest_wait_seconds)
-        return walk(self.shop.engine, self.shop.ottu, policy, on, stopping=stopping or threading.Event(), told=told)
+        stopping = stopping or threading.Event()
+        deadline = threading.Timer(SECONDS, stopping.set)  # a walk that waits in vain fails, and does not hang
+        deadline.start()
+        try:
+            return walk(self.shop.engine, self.shop.ottu, policy, on, stopping=stopping, told=told)
+        finally:
+            deadline.cancel()
 
     def asked_for(self) -> list[str]:
         return sorted(customer_id for _, customer_id in self.shop.ottu.asked_for)
