@@ -1,6 +1,6 @@
 """``make bench``, or ``python benchmarks/run.py``: all benchmarks, as a table or as JSON.
 
-    python benchmarks/run.py [--only hints|active|imports] [--rounds N] [--seconds S] [--without-django] [--json]
+    python benchmarks/run.py [--only hints|active|imports|forgetting ...] [--rounds N] [--seconds S] [--without-django] [--json]
 
 Nothing of the machine is used but a folder under /var/tmp and free ports of 127.0.0.1, and nothing is left behind.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.box import SIMPLE
@@ -20,12 +20,14 @@ from rich.table import Table
 # Run as a file, Python looks beside it; the package `benchmarks` stands one up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import active, figures, hints, imports, stack
+from benchmarks import active, figures, forgetting, hints, imports, stack
 from benchmarks.stack import Ground
+
+QUESTIONS: Final = ("hints", "active", "imports", "forgetting")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", type=click.Choice(["hints", "active", "imports"]), help="One of the benchmarks.")
+@click.option("--only", type=click.Choice(QUESTIONS), multiple=True, help="This one; may be repeated.")
 @click.option("--rounds", default=6, show_default=True, type=click.IntRange(1), help="Rounds of each contender.")
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.2), help="One round.")
 @click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 1_000), help="At once.")
@@ -38,7 +40,7 @@ from benchmarks.stack import Ground
 @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where data are kept.")
 @click.option("--json", "as_json", is_flag=True, help="The figures of every round, for programs.")
 def main(
-    only: str | None,
+    only: tuple[str, ...],
     rounds: int,
     seconds: float,
     connections: int,
@@ -53,11 +55,12 @@ def main(
 ) -> None:
     """Measure cardsync beside PostgreSQL alone and the webhook view of ottu.contrib.django."""
     told = Console(stderr=True, highlight=False)
+    wanted = only or QUESTIONS
     found: dict[str, Any] = {}
     with Ground.laid(folder) as ground:
         settings = {name: str(stack.value(ground.postgres.url, f"SHOW {name}")) for name in stack.DURABLE}
         found["machine"] = figures.machine(ground.postgres.version, settings)
-        if only in (None, "hints"):
+        if "hints" in wanted:
             plan = hints.Plan(
                 rounds=rounds,
                 seconds=seconds,
@@ -67,10 +70,12 @@ def main(
                 with_worker=not without_worker,
             )
             found["hints"] = hints.run(ground, plan, told.print)
-        if only in (None, "active"):
+        if "active" in wanted:
             found["active"] = active.run(ground, active.Plan(hint_count, rate, workers), told.print)
-        if only in (None, "imports"):
+        if "imports" in wanted:
             found["imports"] = imports.run(ground, imports.Plan(lines, min(rounds, 3)), told.print)
+        if "forgetting" in wanted:
+            found["forgetting"] = forgetting.run(ground, forgetting.Plan(rounds, seconds, workers=workers), told.print)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -92,6 +97,8 @@ def _show(found: dict[str, Any]) -> None:
         _show_active(console, found["active"])
     if "imports" in found:
         _show_imports(console, found["imports"])
+    if "forgetting" in found:
+        _show_forgetting(console, found["forgetting"])
 
 
 def _show_hints(console: Console, found: dict[str, Any]) -> None:
@@ -144,6 +151,23 @@ def _show_imports(console: Console, found: dict[str, Any]) -> None:
         cells = (f"{row['per_second']:,.0f}", f"{row['seconds']:,.1f}", f"{row['peak_megabytes']:,.0f}", times)
         table.add_row(name, *cells)
     console.print(table)
+
+
+def _show_forgetting(console: Console, found: dict[str, Any]) -> None:
+    plan, beside = found["plan"], found["beside"]
+    console.print(
+        f"\nForgetting beside {plan['per_second']:g} hints a second: {plan['rounds']} pairs of rounds of"
+        f" {plan['seconds']:g} s. Medians (lowest to highest)."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, row in (("hints alone", found["alone"]), ("while old rows are forgotten", beside)):
+        table.add_row(label, f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}")
+    ratios = [found["ratios"][name] for name in ("p50_ms", "p99_ms")]
+    table.add_row("ratio", *(f"{r['median']:.2f} x ({r['lowest']:.2f} to {r['highest']:.2f})" for r in ratios))
+    console.print(table)
+    console.print(f"{beside['content']:,.0f} rows a second shed their content, {beside['hint']:,.0f} a second went.")
 
 
 if __name__ == "__main__":

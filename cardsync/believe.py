@@ -19,7 +19,7 @@ from cardsync.core import diff
 from cardsync.core.cards import CardFacts, Environment, ListedCard
 from cardsync.core.deletion import next_phase
 from cardsync.ottu import CardList
-from cardsync.store import agreements, cards, customers, deleting, gate, inbox, observations
+from cardsync.store import agreements, audits, cards, customers, deleting, gate, inbox, observations
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,7 @@ def believe(engine: Engine, ticket: Ticket, answer: CardList, policy: BeliefPoli
         customers.hold(connection, ticket)
         local = _known(connection, ticket, remote, policy)
         plan = _plan_under_the_brake(connection, ticket, local, remote, policy)
+        audits.judge(connection, ticket, local, plan, fingerprint_key=policy.fingerprint_key)
         elsewhere = bool(plan.suspicious) and cards.known_elsewhere(connection, plan.suspicious)
         ids = cards.apply(connection, ticket.customer, plan, confirmed_at=ticket.asked_at, cause=ticket.lane)
         _link_agreements(connection, ticket, plan, local, remote, ids)
@@ -132,7 +133,7 @@ def _plan_under_the_brake(
     allowed = gate.may_remove(
         connection,
         len(plan.removed),
-        sweeping=ticket.lane == "sweep",
+        sweeping=ticket.lane in ("sweep", "audit"),
         share=policy.brake_share,
         floor=policy.brake_floor,
     )

@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from cardsync.errors import Misconfigured
@@ -107,6 +107,26 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 def downgrade(database_url: str, revision: str) -> None:
     """Migrate the database down to ``revision`` (``base`` removes everything but the roles)."""
     command.downgrade(alembic_config(database_url), revision)
+
+
+_IS_HALF_MADE = text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+
+
+def make_index(context: MigrationContext, name: str, on: str) -> None:
+    """In a migration: make an index of ours while traffic goes on; one that was interrupted is there, unusable, and made anew.
+
+    Not part of a transaction: what the migration does besides may have been done before when it is run again. Making it waits
+    for transactions that began before, and nobody waits behind it, so that no lock is given up after seconds.
+    """
+    with context.autocommit_block():
+        connection = context.connection
+        assert connection is not None
+        patience = connection.execute(text("SHOW lock_timeout")).scalar_one()
+        connection.execute(text("SET lock_timeout = 0"))
+        if connection.execute(_IS_HALF_MADE, {"name": f"{SCHEMA}.{name}"}).scalar_one_or_none():
+            connection.execute(text(f"DROP INDEX CONCURRENTLY {SCHEMA}.{name}"))
+        connection.execute(text(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {SCHEMA}.{on}"))
+        connection.execute(text(f"SET lock_timeout = '{patience}'"))
 
 
 def newest_revision() -> str | None:

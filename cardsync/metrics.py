@@ -61,4 +61,9 @@ READER_SECONDS: Final = Histogram(
 for _served in ("fresh", "waited", "stale", "crowded"):
     READER_SECONDS.labels(_served)
 REMOVALS_HELD: Final = Counter("cardsync_removals_held", "Removals that the brake stopped.")
+FORGOTTEN: Final = Counter(
+    "cardsync_forgotten_rows", "Rows that shed their content or went because of their age, by kind.", ["what"]
+)
+for _what in ("given_up", "content", "hint", "observation", "audit"):
+    FORGOTTEN.labels(_what)
 RINGS: Final = Counter("cardsync_rings", "Bells rung at the broker, by outcome.", ["outcome"])

@@ -57,6 +57,8 @@ NAMES: Final[dict[str, str]] = {
     "look_again_seconds": "CARDSYNC_LOOK_AGAIN_S",
     "removal_brake_share": "CARDSYNC_REMOVAL_BRAKE_SHARE",
     "removal_brake_floor": "CARDSYNC_REMOVAL_BRAKE_FLOOR",
+    "inbox_content_days": "CARDSYNC_INBOX_CONTENT_DAYS",
+    "inbox_days": "CARDSYNC_INBOX_DAYS",
     "ottu_merchant_id": "OTTU_MERCHANT_ID",
     "ottu_base_url": "OTTU_BASE_URL",
     "ottu_api_key": "OTTU_API_KEY",
@@ -94,6 +96,10 @@ class Settings(BaseModel):
     # person decides.
     removal_brake_share: Annotated[float, Field(gt=0, le=1)] = 0.05
     removal_brake_floor: Annotated[int, Field(ge=0)] = 50
+    # How long a notification keeps what it said of a person and a payment, and how long its row is kept,
+    # by which a late duplicate is recognised.
+    inbox_content_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+    inbox_days: Annotated[int, Field(ge=1, le=3_650)] = 90
     ottu_merchant_id: str | None = None
     ottu_base_url: str | None = None
     ottu_api_key: SecretStr | None = None
@@ -162,6 +168,12 @@ class Settings(BaseModel):
     def _username_has_password(self) -> Settings:
         if (self.ottu_username is None) != (self.ottu_password is None):
             raise ValueError("OTTU_USERNAME and OTTU_PASSWORD must be set together")
+        return self
+
+    @model_validator(mode="after")
+    def _content_goes_no_later_than_its_row(self) -> Settings:
+        if self.inbox_content_days > self.inbox_days:
+            raise ValueError("CARDSYNC_INBOX_CONTENT_DAYS must not be more than CARDSYNC_INBOX_DAYS")
         return self
 
     @property

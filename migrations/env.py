@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from alembic import context
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 from cardsync import db, settings
-from cardsync.store import erasure_models, operator_models, privileges  # noqa: F401  (all tables: they stand on the models)
+
+# All tables: these stand on the models.
+from cardsync.store import audit_models, erasure_models, operator_models, privileges  # noqa: F401
 from cardsync.store.models import Base
 
 # A migration that waits for a lock makes all later traffic wait behind it: give up instead, and be run again.
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 15 * 60 * 1_000
+TURN_POLL_SECONDS = 0.2
 ADVISORY_LOCK = 0x63617264  # "card"; two `cardsync db upgrade` at once take turns
 
 
@@ -36,6 +40,13 @@ def grant_at_the_newest(*, ctx: Any, heads: set[str], **_: object) -> None:
         privileges.grant_all(ctx.connection)
 
 
+def take_turn(connection: Connection) -> None:
+    # Asked for again and again: a statement that waits holds a snapshot, and an index made concurrently waits for that.
+    while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}).scalar_one():
+        connection.commit()
+        time.sleep(TURN_POLL_SECONDS)
+
+
 def run() -> None:
     # A user named like our schema would have it as the default one, which Alembic compares under no name at all.
     # No pool: the end of the connection is what lets the advisory lock go.
@@ -45,7 +56,7 @@ def run() -> None:
         poolclass=NullPool,
     )
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        take_turn(connection)
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.execute(text(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}"))
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {db.SCHEMA}"))

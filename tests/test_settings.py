@@ -86,6 +86,8 @@ def test_every_setting_is_read_from_its_variable(tmp_path: Path) -> None:
         "CARDSYNC_LOOK_AGAIN_S": "60",
         "CARDSYNC_REMOVAL_BRAKE_SHARE": "0.5",
         "CARDSYNC_REMOVAL_BRAKE_FLOOR": "7",
+        "CARDSYNC_INBOX_CONTENT_DAYS": "8",
+        "CARDSYNC_INBOX_DAYS": "9",
         "OTTU_BASE_URL": "http://127.0.0.1:8099",
         "OTTU_USERNAME": "user",
         "OTTU_PASSWORD": "pass",
@@ -103,6 +105,12 @@ def test_every_setting_is_read_from_its_variable(tmp_path: Path) -> None:
     assert settings.secret_bytes() == SECRET.encode()
     assert settings.webhook_keys() == (SECRET, f"another-{SECRET}")
     assert settings.ottu_url == "http://127.0.0.1:8099"
+
+
+def test_a_notification_sheds_its_content_no_later_than_it_goes(tmp_path: Path) -> None:
+    assert read(tmp_path, {"CARDSYNC_INBOX_CONTENT_DAYS": "90"}).inbox_days == 90
+    text = refusal(tmp_path, {"CARDSYNC_INBOX_CONTENT_DAYS": "91"})
+    assert text == "CARDSYNC_INBOX_CONTENT_DAYS must not be more than CARDSYNC_INBOX_DAYS"
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
@@ -213,6 +221,8 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         ("CARDSYNC_LOOK_AGAIN_S", "0"),
         ("CARDSYNC_REMOVAL_BRAKE_SHARE", "1.1"),
         ("CARDSYNC_REMOVAL_BRAKE_FLOOR", "-1"),
+        ("CARDSYNC_INBOX_CONTENT_DAYS", "0"),
+        ("CARDSYNC_INBOX_DAYS", "ever"),
         ("OTTU_MERCHANT_ID", "https://acme.ottu.net"),
         ("OTTU_MERCHANT_ID", "acme.ottu.net/b"),
         ("OTTU_MERCHANT_ID", "acme.ottu.net#x"),

@@ -25,9 +25,11 @@ PROCESS_EVENTS: Final = "cardsync.process_events"
 RECONCILE_CUSTOMER: Final = "cardsync.reconcile_customer"
 DELETE_CARD: Final = "cardsync.delete_card"
 RUN_SWEEP: Final = "cardsync.sweep"
+FORGET_OLD: Final = "cardsync.forget"
 
 SWEEP_EVERY_SECONDS: Final = 1.0
 SWEEP_EXPIRES_SECONDS: Final = 10.0  # a broker that was away must not hand over an hour of ticks
+FORGET_EVERY_SECONDS: Final = 5.0
 PUBLISH_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 10  # a half-open connection is noticed within twice this
 # A message that kills its worker this often is dropped by the broker; its row is still there, and counts its own attempts.
@@ -56,6 +58,7 @@ def create_app(settings: Settings, *, publisher: bool = False) -> Celery:
             RECONCILE_CUSTOMER: {"queue": CUSTOMERS},
             DELETE_CARD: {"queue": DELETIONS},
             RUN_SWEEP: {"queue": SWEEP},
+            FORGET_OLD: {"queue": SWEEP},
         },
         task_serializer="json",
         accept_content=["json"],
@@ -76,7 +79,12 @@ def create_app(settings: Settings, *, publisher: bool = False) -> Celery:
                 "task": RUN_SWEEP,
                 "schedule": SWEEP_EVERY_SECONDS,
                 "options": {"expires": SWEEP_EXPIRES_SECONDS, "queue": SWEEP},
-            }
+            },
+            "forget": {
+                "task": FORGET_OLD,
+                "schedule": FORGET_EVERY_SECONDS,
+                "options": {"expires": FORGET_EVERY_SECONDS, "queue": SWEEP},
+            },
         },
     )
     app.conf.broker_transport_options = _transport_options(is_amqp=is_amqp, publisher=publisher)

@@ -18,14 +18,16 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from cardsync.audit import AuditPolicy, audit
 from cardsync.bells import Bells
 from cardsync.delete import DeletePolicy, Deletes, delete
 from cardsync.erase import ERASURES_AT_ONCE, advance
+from cardsync.forget import ForgetPolicy, forget
 from cardsync.process import HintPolicy, process
 from cardsync.reconcile import Lists, ReconcilePolicy, reconcile
 from cardsync.settings import Settings
 from cardsync.sweep import SweepPolicy, sweep
-from workers.app import DELETE_CARD, PROCESS_EVENTS, RECONCILE_CUSTOMER, RUN_SWEEP
+from workers.app import DELETE_CARD, FORGET_OLD, PROCESS_EVENTS, RECONCILE_CUSTOMER, RUN_SWEEP
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,8 @@ def add_tasks(app: Celery, hands: Hands) -> None:
     lists = ReconcilePolicy.of(hands.settings)
     deletions = DeletePolicy.of(hands.settings)
     sweeps = SweepPolicy.of(hands.settings)
+    ages = ForgetPolicy.of(hands.settings)
+    audits = AuditPolicy.of(hands.settings)
 
     @app.task(name=PROCESS_EVENTS, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
     def process_events(task: Any, event_ids: list[str]) -> None:
@@ -82,6 +86,12 @@ def add_tasks(app: Celery, hands: Hands) -> None:
             hands.bells.ring_customers(due.customers)
             hands.bells.ring_deletions(due.deletions)
             hands.bells.ring_deletions(advance(hands.engine, ERASURES_AT_ONCE))
+            hands.bells.ring_customers(audit(hands.engine, audits))
+
+    @app.task(name=FORGET_OLD, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    def forget_old(task: Any) -> None:
+        with _at_the_border(task):
+            forget(hands.engine, ages)
 
 
 @contextmanager

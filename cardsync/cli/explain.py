@@ -23,10 +23,11 @@ OBSERVATIONS: Final = ("observation_no", "asked_at", "lane", "outcome", "listed"
 @console.json_option
 def explain(card_id: uuid.UUID, as_json: bool) -> None:
     """Say why the registry says of a card what it says: its changes, the hints, what Ottu was asked."""
-    with console.engine(console.load("database")) as engine, engine.connect() as connection:
+    loaded = console.load("database")
+    with console.engine(loaded) as engine, engine.connect() as connection:
         found = history.of_card(connection, card_id)
     if found is None:
-        console.fail(f"there is no card {card_id}, and no hint named it")
+        console.fail(f"there is no card {card_id}, and no hint of the last {loaded.inbox_content_days} days named it")
     verdict = _verdict(found)
     if as_json:
         console.print_json({"verdict": verdict, **dataclasses.asdict(found)})
@@ -43,6 +44,9 @@ def explain(card_id: uuid.UUID, as_json: bool) -> None:
         click.echo(f"\n{title}: {'' if rows else 'none'}")
         if rows:
             console.print_rows(columns, rows)
+    console.note(
+        f"Hints are shown for {loaded.inbox_content_days} days, lists that removed nothing for {loaded.inbox_days}."
+    )
 
 
 def _section(title: str, facts: Facts) -> None:

@@ -176,7 +176,7 @@ _FAIL = text("""
     SET ticket_no = NULL, asked_at = NULL, lease_until = NULL, rung_at = NULL,
         failures = failures + :counted, last_error = :error,
         due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
-        lane = CASE WHEN :counted = 0 OR lane = 'sweep' THEN lane ELSE 'retry' END
+        lane = CASE WHEN :counted = 0 OR lane IN ('sweep', 'audit') THEN lane ELSE 'retry' END
     WHERE id = :customer AND ticket_no = :number
 """)
 

@@ -269,7 +269,7 @@ def overdue(connection: Connection, *, older_seconds: float, again_seconds: floa
 _COLUMNS = """
     event_id, evidence_no, received_at, status, kind, ignored_because, environment, customer_id, session_id,
     reference_number, result, state, payment_type, agreement_id, scheme, key_id, card_id, attempts, due_at, settled_at,
-    last_error
+    last_error, shed_at
 """
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM cardsync.events

@@ -48,6 +48,11 @@ class EventRow(Base):
         Index("events_failed", "received_at", postgresql_where=text("status = 'failed'")),
         Index("events_customer", "environment", "customer_id", "evidence_no"),
         Index("events_received_at", "received_at"),
+        Index(
+            "events_unshed",
+            "received_at",
+            postgresql_where=text("shed_at IS NULL AND status IN ('done', 'ignored')"),
+        ),
         {"schema": SCHEMA},
     )
 
@@ -75,6 +80,7 @@ class EventRow(Base):
     due_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     settled_at: Mapped[dt.datetime | None]
     last_error: Mapped[str | None]
+    shed_at: Mapped[dt.datetime | None]
 
 
 class CustomerRow(Base):
@@ -197,6 +203,7 @@ class ObservationRow(Base):
     __table_args__ = (
         Index("observations_customer", "customer", "observation_no"),
         Index("observations_asked_at", "asked_at"),
+        Index("observations_removed_none", "asked_at", postgresql_where=text("removed = 0")),
         {"schema": SCHEMA},
     )
 

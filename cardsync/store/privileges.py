@@ -41,10 +41,10 @@ RELATIONS: Final[Mapping[str, Rights]] = {
     "cardsync.alembic_version": dict.fromkeys(PROCESSES, "SELECT"),
     "cardsync.events": {
         WEB: (
-            "INSERT, SELECT (event_id, body_hash, status, received_at, environment, customer_id), "
+            "INSERT, SELECT (event_id, body_hash, status, received_at, environment, customer_id, shed_at), "
             "UPDATE (status, attempts, due_at)"
         ),
-        WORKER: "SELECT, UPDATE",
+        WORKER: "SELECT, UPDATE, DELETE",
     },
     "cardsync.customers": {
         WEB: (
@@ -60,7 +60,8 @@ RELATIONS: Final[Mapping[str, Rights]] = {
     "cardsync.agreements": {WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     "cardsync.card_changes": NOBODY,
     "cardsync.feed_head": {WEB: "SELECT"},
-    "cardsync.observations": {WORKER: "SELECT, INSERT"},
+    "cardsync.observations": {WORKER: "SELECT, INSERT, DELETE"},
+    "cardsync.audits": {WEB: "SELECT", WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     "cardsync.call_minutes": {WEB: "SELECT", WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     # Whichever process comes first binds the database to its secret key.
     "cardsync.gate": {WEB: "SELECT, UPDATE (secret_check)", WORKER: "SELECT, UPDATE"},
@@ -95,6 +96,7 @@ SEQUENCES: Final[Mapping[str, Rights]] = {
     "cardsync.customers_id_seq": NOBODY,
     "cardsync.deletion_steps_step_id_seq": NOBODY,
     "cardsync.walks_walk_id_seq": NOBODY,
+    "cardsync.audits_audit_no_seq": NOBODY,
 }
 
 # Triggers' functions run whoever changes the table, and are called by nobody.

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync.metrics_files import is_shared
-from cardsync.store import figures
+from cardsync.store import audits, figures, retention
 from cardsync.web.probes import NoAnswer, Probe
 from cardsync.web.services import Services
 
@@ -62,6 +62,8 @@ class _State(Collector):
         self._daily_calls = daily_calls
         self._queues = Probe(_asking(engine, figures.queues), keep_seconds=QUEUES_KEEP_SECONDS)
         self._stock = Probe(_asking(engine, figures.stock), keep_seconds=STOCK_KEEP_SECONDS, rest=STOCK_REST)
+        self._drift = Probe(_asking(engine, audits.summary), keep_seconds=STOCK_KEEP_SECONDS)
+        self._ages = Probe(_asking(engine, retention.ages), keep_seconds=STOCK_KEEP_SECONDS)
 
     def collect(self) -> Iterator[Metric]:
         """Read what can be read in time."""
@@ -69,6 +71,9 @@ class _State(Collector):
         yield _gauge("cardsync_database_up", "Whether the database answers.", queues is not None)
         if queues is not None:
             yield from _queue_gauges(queues, self._daily_calls)
+            drift, ages = _read(self._drift), _read(self._ages)
+            yield from () if drift is None else _drift_gauges(drift)
+            yield from () if ages is None else _age_gauges(ages)
         # Counting a large registry takes longer than a scrape waits: the last count is shown while a new one is made.
         stock = None if queues is None else _read(self._stock) or self._stock.latest()
         if stock is not None:
@@ -131,6 +136,32 @@ def _queue_gauges(queues: figures.QueueFigures, daily_calls: int) -> Iterator[Me
         queues.removal_brake_engaged,
     )
     yield _gauge("cardsync_feed_head", "Number of the newest card change.", queues.feed_head)
+
+
+def _drift_gauges(drift: audits.Drift) -> Iterator[Metric]:
+    """The share stands only where somebody was audited: a made-up one would raise or hide an alert."""
+    of_days = f"of {audits.DAYS} days' audits"
+    if drift.interval is not None:
+        yield _gauge("cardsync_drift_right_share", f"Share of customers served right, {of_days}.", drift.interval.share)
+        yield _gauge("cardsync_drift_right_share_low", "Lower bound of it (95 %, Wilson).", drift.interval.low)
+        yield _gauge("cardsync_drift_right_share_high", "Upper bound of it (95 %, Wilson).", drift.interval.high)
+    yield _gauge("cardsync_drift_sample", f"Customers judged, {of_days}.", drift.sample)
+    yield _gauge("cardsync_drift_waiting", "Customers drawn, and not judged yet.", drift.waiting)
+    yield _gauges(
+        "cardsync_drift_differences",
+        f"Cards served otherwise than Ottu lists them, {of_days}, by cause.",
+        "cause",
+        drift.differences.items(),
+    )
+
+
+def _age_gauges(ages: retention.Ages) -> Iterator[Metric]:
+    yield _gauge("cardsync_inbox_oldest_row_seconds", "Age of the oldest notification kept.", ages.row_seconds)
+    yield _gauge(
+        "cardsync_inbox_oldest_content_seconds",
+        "Age of the oldest settled notification that still says of whom it was.",
+        ages.content_seconds,
+    )
 
 
 def _stock_gauges(stock: figures.StockFigures) -> Iterator[Metric]:

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from cardsync.enrol import BAD_LINES_KEPT
+from cardsync.forget import ForgetPolicy, forget
+from cardsync.settings import Settings
 from cardsync.store import keys
 from tests import payloads
 from tests.stories.worlds import listed
@@ -194,6 +196,22 @@ def test_explain_never_shows_a_token(cardsync, shop):
         assert TOKEN not in output
         assert "fingerprint" not in output
         assert "1 hints are still open" in output
+
+
+def test_what_has_shed_its_content_is_shown_as_such_and_explains_no_card_any_more(cardsync, shop):
+    (customer,) = shop.hint()
+    shop.ottu.cards = listed(TOKEN)
+    shop.reconcile(customer)
+    shop.execute("UPDATE cardsync.events SET received_at = received_at - interval '31 days'")
+    forget(shop.engine, ForgetPolicy.of(Settings()))
+    (event,) = json.loads(cardsync("events", "list", "--json").stdout)
+    assert event["shed_at"] is not None
+    assert event["customer_id"] is event["session_id"] is event["card_id"] is None
+    assert "shed_at" in cardsync("events", "show", event["event_id"]).stdout
+    explained = cardsync("explain", card_id(shop))
+    assert explained.stdout.startswith("Active since ")
+    assert "Hints that named it, newest first: none" in explained.stdout
+    assert "Hints are shown for 30 days" in explained.stderr
 
 
 def test_explain_knows_a_card_that_was_hinted_at_and_dropped(cardsync, shop):

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from cardsync import db
+from tests import factories
+from tests.factories import CustomerFactory
+
+
+@pytest.fixture(autouse=True)
+def rows(engine):
+    """Bind the factories."""
+    factories.bind(engine)
+    yield
+    factories.unbind()
 
 
 def statuses(result):
@@ -18,6 +30,7 @@ def test_the_doctor_finds_a_healthy_deployment_healthy(cardsync, ottu, valkey, m
     assert result.exit_code == 0
     found = statuses(result)
     assert found.pop("durability") == "warning"  # the tests' own PostgreSQL has fsync off
+    assert found.pop("drift") == "skipped"  # nobody was audited yet
     assert set(found.values()) == {"ok"}
     assert "ottu" in found
     assert len(ottu.calls("list")) == 1
@@ -47,6 +60,30 @@ def test_the_doctor_knows_refused_credentials_and_a_foreign_secret(cardsync, ott
     found = statuses(result)
     assert found["ottu"] == found["secret key"] == "failed"
     assert "fake-wrong-key" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "status", "said"),
+    [
+        (409, 3, "ok", "99.3 % of customers right (97.9-99.8 %, 412 audited in 30 days)"),
+        (9, 1, "ok", "90.0 % of customers right (59.6-98.2 %, 10 audited in 30 days)"),  # too few to tell
+        (90, 10, "warning", "90.0 % of customers right (82.6-94.5 %, 100 audited in 30 days); cards: 10 lost_hint"),
+    ],
+)
+def test_the_doctor_says_how_many_customers_are_right(cardsync, shop, right, wrong, status, said):
+    customer = CustomerFactory().id
+    for verdict, causes, count in (("right", [], right), ("wrong", ["lost_hint"], wrong)):
+        shop.execute(
+            "INSERT INTO cardsync.audits (customer, observation_no, judged_at, verdict, causes)"
+            " SELECT :customer, n, now(), :verdict, :causes FROM generate_series(1, :count) AS n",
+            customer=customer,
+            verdict=verdict,
+            causes=causes,
+            count=count,
+        )
+    checks = json.loads(cardsync("doctor", "--offline", "--json").stdout)["checks"]
+    (drift,) = [check for check in checks if check["name"] == "drift"]
+    assert (drift["status"], drift["found"]) == (status, said)
 
 
 def test_the_doctor_leaves_ottu_alone_when_offline(cardsync, ottu):

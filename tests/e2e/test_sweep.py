@@ -52,6 +52,17 @@ def test_a_second_beat_adds_no_ticks(system: System) -> None:
     system.end("beat-2")
 
 
+def test_customers_are_audited_and_what_is_old_goes_by_itself(system: System) -> None:
+    customer = system.customer()
+    system.save_card(customer)
+    system.until_active(customer)
+    system.sql("UPDATE cardsync.customers SET first_seen_at = first_seen_at - interval '1 day'")
+    judged = "SELECT lane FROM cardsync.audits JOIN cardsync.observations USING (observation_no)"
+    until(lambda: system.sql(judged), "somebody is audited")
+    system.sql("UPDATE cardsync.events SET received_at = received_at - interval '91 days'")
+    until(lambda: not system.sql("SELECT 1 FROM cardsync.events"), "the rows are gone", seconds=15)
+
+
 def _swept_at(system: System) -> float:
     (row,) = system.sql("SELECT coalesce(extract(epoch FROM swept_at), 0)::float8 AS at FROM cardsync.gate")
     return float(row["at"])

@@ -11,7 +11,7 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from cardsync.store import privileges
+from cardsync.store import audits, privileges, retention
 from cardsync.store.privileges import PROCESSES, ROLES, WEB, WORKER, Rights
 
 Held = dict[str, dict[str, set[str]]]  # thing -> who -> "SELECT", "SELECT (column)"
@@ -159,7 +159,6 @@ def test_the_feed_is_numbered_and_receipts_are_chained_by_the_database_alone(pro
         "UPDATE cardsync.alembic_version SET version_num = 'x'",
         "INSERT INTO cardsync.api_keys (name, key_hash, scopes) VALUES ('x', sha256('x'), '{ops}')",
         "UPDATE cardsync.api_keys SET scopes = '{ops}'",
-        "DELETE FROM cardsync.events",
         "DELETE FROM cardsync.customers",
         "UPDATE cardsync.deletion_keys SET request_hash = NULL",
         "SELECT pg_read_file('postgresql.conf')",
@@ -179,6 +178,8 @@ def test_no_process_alters_anything_or_gives_itself_more(process_engine: Engine,
         "SELECT facts FROM cardsync.events",
         "UPDATE cardsync.cards SET status = 'active'",
         "DELETE FROM cardsync.cards",
+        "DELETE FROM cardsync.events",  # the worker may, when they are old
+        "DELETE FROM cardsync.audits",
         "UPDATE cardsync.customers SET applied_no = 1",
         "UPDATE cardsync.customers SET ticket_no = 1",
         "UPDATE cardsync.events SET token = 'x'",
@@ -211,3 +212,18 @@ def refused(engine: Engine, statement: str) -> None:
     with engine.connect() as connection, pytest.raises(DBAPIError) as error:
         connection.exec_driver_sql(statement)
     assert isinstance(error.value.orig, InsufficientPrivilege), error.value.orig
+
+
+def test_the_worker_may_draw_a_customer_and_drop_what_is_old(worker_engine: Engine) -> None:
+    with worker_engine.begin() as connection:
+        audits.seconds_since_draw(connection)
+        audits.draw(connection)
+        audits.summary(connection)
+        for what in retention.WHATS:
+            assert retention.forget(connection, what, older_days=1) == 0
+
+
+def test_the_web_may_read_what_its_figures_show(web_engine: Engine) -> None:
+    with web_engine.begin() as connection:
+        assert audits.summary(connection).sample == 0
+        assert retention.ages(connection).row_seconds == 0

@@ -118,6 +118,41 @@ def test_metrics_show_counters_and_the_state(client: FlaskClient, engine: Engine
     assert found["cardsync_hints_total", (("outcome", "accepted"),)] >= 1
 
 
+def test_drift_is_a_share_with_its_bounds_once_somebody_was_audited(
+    make_app: Callable[..., Flask], engine: Engine
+) -> None:
+    found = samples(make_app().test_client().get("/metrics").text)
+    assert found["cardsync_drift_sample", ()] == 0
+    assert ("cardsync_drift_right_share", ()) not in found
+    add_card(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO cardsync.audits (customer, observation_no, judged_at, verdict, causes)
+                SELECT c.id, n, now() - n * interval '10 days', v.verdict, v.causes
+                FROM cardsync.customers AS c, generate_series(1, 3) AS n,
+                     (VALUES ('right', '{}'::text[]), ('wrong', '{held,silent_deletion,silent_deletion}')) AS v
+                       (verdict, causes)
+            """)
+        )
+    found = samples(make_app().test_client().get("/metrics").text)
+    assert found["cardsync_drift_sample", ()] == 4  # those of thirty days
+    assert found["cardsync_drift_right_share", ()] == 0.5
+    assert 0 < found["cardsync_drift_right_share_low", ()] < 0.5 < found["cardsync_drift_right_share_high", ()] < 1
+    assert found["cardsync_drift_differences", (("cause", "silent_deletion"),)] == 4
+    assert found["cardsync_drift_differences", (("cause", "lost_hint"),)] == 0
+
+
+def test_metrics_show_whether_forgetting_keeps_up(client: FlaskClient, engine: Engine) -> None:
+    client.post("/webhooks/ottu", data=payloads.signed(payloads.operation()), content_type="application/json")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cardsync.events SET received_at = received_at - interval '31 days'"))
+    found = samples(client.get("/metrics").text)
+    month = 31 * 86_400
+    assert month <= found["cardsync_inbox_oldest_content_seconds", ()] < month + 3_600
+    assert month <= found["cardsync_inbox_oldest_row_seconds", ()] < month + 3_600
+
+
 def test_without_the_database_the_counters_are_still_shown(make_app: Callable[..., Flask]) -> None:
     found = samples(make_app(engine=db.make_engine(AWAY)).test_client().get("/metrics").text)
     assert found["cardsync_database_up", ()] == 0

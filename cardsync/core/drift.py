@@ -1,0 +1,110 @@
+"""Drift: how many customers' cards are right, how sure that is, and why the others are not.
+
+An audit takes one customer at random and compares what is *served* of it with what Ottu lists, before the list is believed.
+Rules, each tested by name:
+
+- Only what is served counts: a card that no list has shown yet, or that is being deleted, is served to nobody.
+- One entry for each card that differs. A customer is right if there is none.
+- What the registry itself says may differ is ``under_way``: it counts as a difference, since whoever reads it is told
+  something else than Ottu knows, but nobody lost anything.
+- Time alone is no difference: a card past its date is served as expired, whether Ottu has said so yet or not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
+
+from cardsync.core.cards import CardFacts
+from cardsync.core.diff import LocalCard, Plan, Shown
+
+Cause = Literal[
+    "silent_deletion",  # served, and Ottu no longer lists it; nobody here asked for that
+    "lost_hint",  # listed, and no notification has named it, or none that had to be believed by then
+    "changed_elsewhere",  # listed with other facts, and no notification said so
+    "under_way",  # a hint or a deletion of it is being worked on
+    "never_looked",  # listed, of a customer of whom no list was ever believed (an imported one)
+    "held",  # served, and no longer listed; the brake on removals keeps it until an operator has looked
+]
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
+
+Z_95: Final = 1.959964  # the normal distribution's quantile for 95 %, two-sided
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A share, and the bounds between which the true one lies with 95 % confidence; all in [0, 1]."""
+
+    share: float
+    low: float
+    high: float
+
+
+def wilson(right: int, sample: int) -> Interval | None:
+    """Wilson's score interval for ``right`` of ``sample``; ``None`` without a sample.
+
+    Not the textbook's share ± 1.96 standard errors: near 100 %, where this share is, that one leaves [0, 1], and for a
+    sample without an error it has no width at all.
+    """
+    assert 0 <= right <= sample
+    if sample == 0:
+        return None
+    share, square = right / sample, Z_95**2
+    centre = (share + square / (2 * sample)) / (1 + square / sample)
+    reach = Z_95 / (1 + square / sample) * math.sqrt(share * (1 - share) / sample + square / (4 * sample**2))
+    return Interval(share, max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach)))
+
+
+def differences(
+    local: Iterable[LocalCard],
+    plan: Plan,
+    *,
+    on: dt.date,
+    heard: Collection[bytes],
+    never_looked: bool,
+) -> tuple[Cause, ...]:
+    """Say of each card that is served otherwise than Ottu lists it why that is so; in alphabetical order.
+
+    ``local`` and ``plan`` are those of one complete list, before it is applied. ``on`` is the day (UTC) on which it was asked
+    for; ``heard`` are the fingerprints that notifications name which are still to be worked on; ``never_looked`` says that
+    this is the first list ever believed of the customer.
+    """
+    known = {card.card_id: card for card in local}
+    listed = {shown.card_id for shown in plan.shown}
+    found: list[Cause] = [
+        "under_way" if card.fingerprint in heard else "never_looked" if never_looked else "lost_hint"
+        for card in plan.added
+    ]
+    found += [_absent(card, plan) for card in known.values() if card.status == "active" and card.card_id not in listed]
+    for shown in plan.shown:
+        card = known[shown.card_id]
+        if shown.revive or (card.status == "active" and not _served_alike(card.facts, shown.remote.facts, on)):
+            found.append(_shown(card, shown, heard))
+    return tuple(sorted(found))
+
+
+def _absent(card: LocalCard, plan: Plan) -> Cause:
+    """Why a card is served that Ottu does not list. One that a hint named is asked for again, and stays for that time."""
+    if card.card_id in plan.held:
+        return "held"
+    is_awaited = card.awaited_no is not None or card.card_id not in plan.removed
+    return "under_way" if is_awaited else "silent_deletion"
+
+
+def _shown(card: LocalCard, shown: Shown, heard: Collection[bytes]) -> Cause:
+    if card.awaited_no is not None or card.fingerprint in heard:
+        return "under_way"
+    return "lost_hint" if shown.revive else "changed_elsewhere"
+
+
+def _served_alike(ours: CardFacts, theirs: CardFacts, on: dt.date) -> bool:
+    """Whether those who read the registry are told the same of both (the view ``registry.cards``)."""
+    return _as_served(ours, on) == _as_served(theirs, on)
+
+
+def _as_served(facts: CardFacts, on: dt.date) -> CardFacts:
+    is_over = facts.expires_on is not None and facts.expires_on < on
+    return replace(facts, is_expired=bool(facts.is_expired) or is_over, is_preferred=bool(facts.is_preferred))
