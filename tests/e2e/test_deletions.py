@@ -154,6 +154,29 @@ def test_an_ottu_that_goes_away_in_the_middle_ends_no_deletion(system: System) -
 
 
 @ONE_BROKER
+def test_refused_credentials_pause_everybody_use_no_attempt_and_end_by_themselves(system: System) -> None:
+    customer, _, card_id = saved(system)
+    system.sql("UPDATE cardsync.observations SET asked_at = asked_at - interval '1 hour'")  # no list has worked lately
+    with turned(system, credentials="refuse_401"):
+        ask(system, card_id)
+        until(lambda: "credentials refused" in str(system.get("/readyz").json()["checks"]["ottu"]), "the web says so")
+        assert system.metrics()["cardsync_ottu_calls_paused", ()] == 1
+        calls = len(system.simulator.calls("delete"))
+        let_time_pass(system)  # due again, and nobody calls
+        until(lambda: "CallsPaused" in str(deletions(system, card_id)[0]["error"]), "the deletion waits for the others")
+        assert len(system.simulator.calls("delete")) == calls
+        (waiting,) = deletions(system, card_id)
+        assert (waiting["status"], waiting["attempts"], system.statuses(customer)) == ("pending", 0, ["deleting"])
+    let_time_pass(system)
+    system.sql("UPDATE cardsync.gate SET paused_until = clock_timestamp()")
+    until_status(system, card_id, "done")
+    assert answers_to_deletes(system, customer) == [401, 204]
+    (done,) = deletions(system, card_id)
+    assert done["attempts"] == 1
+    assert system.metrics()["cardsync_ottu_calls_paused", ()] == 0
+
+
+@ONE_BROKER
 def test_a_locked_card_is_active_again_and_goes_by_itself_once_another_took_over(system: System) -> None:
     customer, first, card_id = saved(system)
     agreement_id = f"agr-{customer}"

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 from hypothesis import strategies as st
 
 from cardsync.dev.simulator.world import Owner
-from tests.machine.calls import Fault, Place, Script
 from tests.machine.interruptions import IN_A_TRANSACTION, OF_ONE_STATEMENT
-from tests.machine.system import TOKENS
+from tests.machine.scripts import Fault, Place, Script
+from tests.machine.system import TOKENS, Way
 
 # One identifier in both environments, one token at several customers, one agreement at several.
 OWNERS: Final[tuple[Owner, ...]] = (("sandbox", "o'brien/é%"), ("sandbox", "bob"), ("production", "o'brien/é%"))
@@ -46,6 +46,16 @@ PLACES: Final[tuple[Place, ...]] = ("before", "after")
 AT = st.sampled_from(PLACES)
 STANDS: st.SearchStrategy[Place | None] = st.sampled_from((None, None, "before", "after"))
 SCRIPT = st.builds(Script, stands=STANDS, fault=FAULT, at=AT, pages=st.sampled_from((1, 1, 1, 2)))
+# A call that may have succeeded is the hard case: most of what goes wrong is one.
+DELETING_FAULTS: Final[tuple[Fault, ...]] = (
+    *("unavailable", "unavailable", "fault", "throttled", "throttled_long", "credentials", "rejected"),
+    *("forbidden", "not_there", "crash", "crash", "crash_unasked"),
+)
+DELETING_FAULT: st.SearchStrategy[Fault | None] = st.sampled_from((*(None,) * len(DELETING_FAULTS), *DELETING_FAULTS))
+DELETING = st.builds(Script, stands=STANDS, fault=DELETING_FAULT, at=AT)
+WAYS: Final[tuple[Way, ...]] = ("http", "sql", "sql_rolled_back")
+WAY = st.sampled_from(WAYS)
+KEY = st.sampled_from((None, None, "key-1", "key-2"))
 Order = Literal["in_order", "reversed", "list_first"]  # in which two hints are taken, or after a list that came later
 ORDERS: Final[tuple[Order, ...]] = ("in_order", "reversed", "list_first")
 LAGS: Final = (0.0, 5.0, 60.0, 130.0)  # seconds; the last is longer than a hint is believed to be early

@@ -37,6 +37,8 @@ _INSTALL: Final = f"""
         LOOP
             EXECUTE format('ALTER TABLE %%s ALTER %%I SET DEFAULT machine.clock_timestamp()', it.relation, it.attname);
         END LOOP;
+        -- It looks nowhere but in its own path: otherwise what a service asks for by SQL would go by the real clock.
+        ALTER FUNCTION registry.request_deletion(uuid, text, text) SET search_path = machine, pg_catalog, pg_temp;
         EXECUTE format('ALTER DATABASE %%I SET search_path = machine, pg_catalog, public', current_database());
     END $$;
 """

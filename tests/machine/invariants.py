@@ -1,21 +1,24 @@
 """What must be true of the whole system: at every moment, from one moment to the next, and when all is quiet.
 
 Three doors: ``check_moment`` looks at one snapshot alone, ``Watch`` follows a database from snapshot to snapshot and knows what
-Ottu answered, ``check_converged`` compares the registry with Ottu's truth. All raise ``AssertionError``, and show no token.
+Ottu answered, ``converged.check_converged`` compares the registry with Ottu's truth. All raise ``AssertionError``, and show no
+token.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from cardsync.core.cards import CardFacts, Environment, read_card
-from tests.machine.calls import Answer
+from cardsync.core.cards import CardFacts, Environment
+from cardsync.core.deletion import OPEN
+from tests.machine.calls import Answer, Delete
+from tests.machine.receipts import ReceiptsWatch, check_deletions
 
 Owner = tuple[Environment, str]  # a customer, by the merchant's own identifier
 
@@ -40,7 +43,13 @@ _SNAPSHOT: Final = text("""
         (SELECT coalesce(json_agg(e), '[]') FROM cardsync.events AS e) AS events,
         (SELECT coalesce(json_agg(c ORDER BY seq), '[]') FROM cardsync.card_changes AS c) AS feed,
         (SELECT coalesce(json_agg(a), '[]') FROM cardsync.agreements AS a) AS agreements,
-        (SELECT coalesce(json_agg(card_id), '[]') FROM registry.card_tokens) AS served
+        (SELECT coalesce(json_agg(d ORDER BY since_no), '[]') FROM cardsync.deletions AS d) AS deletions,
+        (SELECT coalesce(json_agg(k), '[]') FROM cardsync.deletion_keys AS k) AS keys,
+        (SELECT coalesce(json_agg(s ORDER BY step_no), '[]') FROM (
+            SELECT c.step_no, s.* FROM cardsync.deletion_steps AS s LEFT JOIN cardsync.receipt_chain AS c USING (step_id)
+        ) AS s) AS steps,
+        (SELECT coalesce(json_agg(card_id), '[]') FROM registry.card_tokens) AS served,
+        (SELECT coalesce(json_agg(card_id), '[]') FROM registry.active_cards) AS charged
 """)
 
 
@@ -54,17 +63,22 @@ class Snapshot:
     events: Sequence[Any]
     feed: Sequence[Any]
     agreements: Sequence[Any]
+    deletions: Sequence[Any]
+    keys: Sequence[Any]
+    steps: Sequence[Any]
     served: Sequence[str]
+    charged: Sequence[str]
 
     @classmethod
     def of(cls, connection: Connection) -> Snapshot:
         """Read all of it: for small databases."""
         row = connection.execute(_SNAPSHOT).one()
-        customers, cards, events, feed, agreements = (
-            [SimpleNamespace(**r) for r in table]
-            for table in (row.customers, row.cards, row.events, row.feed, row.agreements)
+        tables = (row.customers, row.cards, row.events, row.feed, row.agreements, row.deletions, row.keys, row.steps)
+        customers, cards, events, feed, agreements, *of_deletions = (
+            [SimpleNamespace(**r) for r in table] for table in tables
         )
-        return cls(row.at, customers, cards, events, feed, agreements, row.served)
+        deletions, keys, steps = of_deletions
+        return cls(row.at, customers, cards, events, feed, agreements, deletions, keys, steps, row.served, row.charged)
 
 
 def check_moment(now: Snapshot) -> None:
@@ -72,6 +86,7 @@ def check_moment(now: Snapshot) -> None:
     check_feed(now)
     check_tokens(now)
     check_work_is_not_lost(now)
+    check_deletions(now)
 
 
 def check_feed(now: Snapshot) -> None:
@@ -92,6 +107,7 @@ def check_tokens(now: Snapshot) -> None:
         assert (card.token is None) == (card.status == "removed"), f"a token where the card is {card.status}, or none"
     active = {c.card_id for c in now.cards if c.status == "active"}
     assert set(now.served) == active, "tokens are served of other cards than the active ones"
+    assert set(now.charged) <= active, "a card may be charged that is not active"
     for event in now.events:
         open_ = event.status in ("pending", "failed")
         assert open_ or (event.token is None and event.facts is None), "a settled event holds a token"
@@ -111,12 +127,18 @@ class Watch:
 
     answers: Mapping[int, Answer]  # what Ottu listed, by the number of the ticket
     confirm_seconds: float
-    last: Snapshot = field(default_factory=lambda: Snapshot(_NEVER, [], [], [], [], [], []))
+    deletes: Mapping[int, Delete]
+    last: Snapshot = field(default_factory=lambda: Snapshot(_NEVER, [], [], [], [], [], [], [], [], [], []))
+    _receipts: ReceiptsWatch = field(init=False)
     _shown: dict[str, int] = field(default_factory=dict)  # card -> the newest believed list that showed it
     _claims: dict[tuple[str, str], int] = field(default_factory=dict)  # (card, agreement) -> the list that began it
 
+    def __post_init__(self) -> None:
+        self._receipts = ReceiptsWatch(self.answers, self.deletes)
+
     def look(self, now: Snapshot) -> None:
         """Compare with the last look, and with what Ottu answered."""
+        self._receipts.look(now)
         assert now.feed[: len(self.last.feed)] == self.last.feed, "the feed's past has changed"
         before = {c.id: c.applied_no for c in self.last.customers}
         for customer in now.customers:
@@ -125,15 +147,21 @@ class Watch:
             cards = [c for c in now.cards if c.customer == customer.id]
             believed = customer.applied_no if customer.applied_no > believed_before else None
             if customer.applied_no:
-                self._check_believed(customer, cards, just_now=believed is not None)
+                wishes = {d.card_id: d.since_no for d in now.deletions if d.phase in OPEN}
+                self._check_believed(customer, cards, wishes, just_now=believed is not None)
             if believed:
                 assert now.at < self.answers[believed].good_until, "a list was believed after its ticket's lease"
-            self._check_who_came_and_went(customer.id, cards, now.events, believed)
+            self._check_who_came_and_went(customer.id, cards, now, believed)
         self._check_agreements(now)
         self.last = now
 
-    def _check_believed(self, customer: Any, cards: Sequence[Any], *, just_now: bool) -> None:
-        """The active cards are those of the last believed list, with its facts; beyond it, only what hints or brake hold."""
+    def _check_believed(
+        self, customer: Any, cards: Sequence[Any], wishes: Mapping[str, int], *, just_now: bool
+    ) -> None:
+        """The active cards are those of the last believed list, with its facts; beyond it, only what is held.
+
+        By hints, by the brake, or by a deletion that was asked for after the list: ``wishes`` are their numbers, by card.
+        """
         assert customer.applied_no in self.answers, "something was believed that Ottu never listed"
         answer = self.answers[customer.applied_no]
         assert answer.owner == (customer.environment, customer.customer_id), "a list was believed of another customer"
@@ -149,30 +177,45 @@ class Watch:
             self._shown[living[token].card_id] = customer.applied_no
         for token, card in living.items():
             held = (
-                card.awaited_no is not None or customer.removals_held
-            )  # until the next list: a release changes nothing yet
+                card.awaited_no is not None
+                or customer.removals_held  # until the next list: a release changes nothing yet
+                or wishes.get(card.card_id, 0) > customer.applied_no
+            )
             assert token in answer.cards or held or not just_now, "a card is active beyond the believed list"
             assert card.card_id in self._shown, "an active card was never listed for this customer"
 
     def _check_who_came_and_went(
-        self, customer: int, cards: Sequence[Any], events: Sequence[Any], believed: int | None
+        self, customer: int, cards: Sequence[Any], now: Snapshot, believed: int | None
     ) -> None:
         """Cards become active by a list alone, and go by a list alone: on proof."""
         before = {c.card_id: c for c in self.last.cards if c.customer == customer}
         for card in cards:
             was = before.get(card.card_id)
-            came = card.status == "active" and (was is None or was.status != "active")
-            assert believed or not came, "a card became active without a list"
-        now = {c.card_id: c for c in cards}
+            if card.status == "active" and (was is None or was.status != "active"):
+                self._check_came(card, was, now, believed)
+        after_of = {c.card_id: c for c in cards}
         for card in before.values():
-            after = now.get(card.card_id)
+            after = after_of.get(card.card_id)
             if after is None or (after.status == "removed" and card.status != "removed"):
                 assert after is not None or card.status == "unconfirmed", "a card that was active left no trace"
                 assert believed, "a card went without a list"
-                self._check_proof(card, events, believed)
+                self._check_proof(card, now.events, believed)
+
+    def _check_came(self, card: Any, was: Any, now: Snapshot, believed: int | None) -> None:
+        """Shown by a list asked for after any call to delete it; or its deletion was given up, which needs no list."""
+        ended = [d for d in now.deletions if d.card_id == card.card_id and d.life == card.life]
+        if was is not None and was.status == "deleting" and ended[-1].phase == "failed":
+            return
+        assert believed, "a card became active without a list"
+        assert card.token in self.answers[believed].cards, "a card became active that the list does not show"
+        calls = [d.since_no for d in now.deletions if d.card_id == card.card_id]
+        assert believed > max(calls, default=0), "a list asked for before the deletion's call brought the card back"
 
     def _check_proof(self, card: Any, events: Sequence[Any], number: int) -> None:
-        """Absent from the list; and if a hint named it that no list has answered, that hint has had its time."""
+        """Absent from the list; and if a hint named it that no list has answered, that hint has had its time.
+
+        Where its deletion is proved a hint only has to be older than the list: what had been listed does not show late.
+        """
         answer = self.answers[number]
         assert card.token not in answer.cards, "a listed card was removed"
         hints = [e for e in events if e.card_id == card.card_id and e.status == "done"]
@@ -181,7 +224,9 @@ class Watch:
             return
         assert number > last_hint.evidence_no, "removed by a list asked for before the last hint"
         waited = (answer.asked_at - _time(last_hint.received_at)).total_seconds()
-        assert waited >= self.confirm_seconds, f"removed {waited} s after a hint that no list had answered"
+        assert card.status == "deleting" or waited >= self.confirm_seconds, (
+            f"removed {waited} s after a hint that no list had answered"
+        )
 
     def _check_agreements(self, now: Snapshot) -> None:
         """An agreement is charged to nobody, or to the card that claimed it last of those that claim it now."""
@@ -202,65 +247,6 @@ class Watch:
             assert rivals[link.card_id] == max(rivals.values()), "an agreement went back to a card that had lost it"
 
 
-def check_converged(connection: Connection, truth: Mapping[Owner, Iterable[Mapping[str, Any]]]) -> None:
-    """When all is quiet: the registry is Ottu's truth for every customer it knows, and nothing is open.
-
-    ``truth`` holds the cards of each customer as Ottu lists them; a customer who is not in it has none.
-    """
-    now = Snapshot.of(connection)
-    assert all(e.status in ("done", "ignored") for e in now.events), "hints are still open"
-    assert not any(c.status == "unconfirmed" or c.awaited_no for c in now.cards), "cards are still waited for"
-    known = _known_cards(connection)
-    agreements: dict[tuple[Environment, str], str] = {}
-    for customer in _rows(connection, "SELECT * FROM registry.customers"):
-        owner = (customer.environment, customer.customer_id)
-        assert customer.dirty_since is None, f"{owner} may still differ"
-        assert customer.reconciled_at is not None, f"{owner} was never looked at"
-        listed = [dict(card) for card in truth.get(owner, ())]
-        expected = {card["token"]: _shown_as(card) for card in listed}
-        assert known.pop(owner, {}) == expected, f"the registry differs from Ottu for {owner}"
-        agreements |= {(owner[0], a): card["token"] for card in listed for a in card["agreements"]}
-    assert not known, f"cards of customers that are not known: {list(known)}"
-    linked = _rows(
-        connection,
-        """SELECT a.environment, a.agreement_id, t.token
-           FROM registry.agreement_cards AS a JOIN registry.card_tokens AS t USING (card_id)""",
-    )
-    assert {(r.environment, r.agreement_id): r.token for r in linked} == agreements, "agreements differ from Ottu's"
-
-
-_SERVED: Final = (*_FACTS, "last4", "expires_on", "auto_debit")
-
-
-def _known_cards(connection: Connection) -> dict[Owner, dict[str, dict[str, Any]]]:
-    """What the registry shows, by customer and token."""
-    rows = _rows(
-        connection,
-        """SELECT c.*, p.token FROM registry.cards AS c JOIN cardsync.cards AS p USING (card_id)
-           WHERE c.status IN ('active', 'deleting')""",
-    )
-    known: dict[Owner, dict[str, dict[str, Any]]] = {}
-    for r in rows:
-        known.setdefault((r.environment, r.customer_id), {})[r.token] = {n: getattr(r, n) for n in _SERVED}
-    return known
-
-
-def _shown_as(listed: dict[str, Any]) -> dict[str, Any]:
-    """What the registry must show of a card that Ottu lists like this."""
-    facts = read_card(listed).facts
-    last_day = facts.expires_on
-    over = last_day is not None and last_day < dt.datetime.now(dt.UTC).date()
-    return {
-        **{name: getattr(facts, name) for name in _FACTS},
-        "is_expired": bool(facts.is_expired) or over,
-        "is_preferred": bool(facts.is_preferred),
-        "agreements": list(facts.agreements or ()),
-        "last4": facts.last4,
-        "expires_on": last_day,
-        "auto_debit": facts.cvv_required is False,
-    }
-
-
 def _facts(card: Any) -> CardFacts:
     said = {name: getattr(card, name) for name in _FACTS}
     return CardFacts(**{**said, "agreements": tuple(card.agreements)})
@@ -268,7 +254,3 @@ def _facts(card: Any) -> CardFacts:
 
 def _time(shown: str) -> dt.datetime:
     return dt.datetime.fromisoformat(shown)
-
-
-def _rows(connection: Connection, statement: str) -> Sequence[Any]:
-    return connection.execute(text(statement)).all()

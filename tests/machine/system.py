@@ -10,28 +10,31 @@ import contextlib
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cardsync import freshen
+from cardsync.core.deletion import OPEN
+from cardsync.delete import DeletePolicy, delete
 from cardsync.dev.simulator.knobs import Knobs
 from cardsync.dev.simulator.world import Owner, World
-from cardsync.errors import InvalidSignature
+from cardsync.errors import Conflict, InvalidSignature
 from cardsync.process import HintPolicy, process
 from cardsync.receive import Receipt, WebhookKeys, receive
-from cardsync.reconcile import ReconcilePolicy, Result, reconcile
-from cardsync.store import customers, gate
+from cardsync.reconcile import ReconcilePolicy, reconcile
+from cardsync.store import customers, deletions, gate
 from cardsync.sweep import Due, SweepPolicy, sweep
 from tests import payloads
 from tests.factories import SECRET
 from tests.machine import clock as clocks
-from tests.machine.calls import Call, Ottu, Script
+from tests.machine.calls import Ottu
 from tests.machine.clock import Clock
 from tests.machine.interruptions import Crash, Interrupter, Interruption
 from tests.machine.invariants import Snapshot, Watch, check_moment
+from tests.machine.scripts import Call, Script
 
 KEYS: Final = WebhookKeys.of([payloads.KEY], SECRET)
 HINTS: Final = HintPolicy(SECRET, believed=False)
@@ -43,9 +46,14 @@ LISTS: Final = ReconcilePolicy(
     brake_share=0.05,
     brake_floor=2,  # so low that the brake is met
 )
+DELETIONS: Final = DeletePolicy(daily_calls=LISTS.daily_calls, call_seconds=LISTS.call_seconds)
 SWEEPS: Final = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
 TOKENS: Final = ("9999000000000001", "9999000000000002", "tok-fake-3")  # few, so that they meet
 JITTER: Final = 0.5
+
+Way = Literal["http", "sql", "sql_rolled_back"]  # by which a deletion is asked for
+_ASK_BY_SQL: Final = text("SELECT registry.request_deletion(:card_id, 'a service', :key)")
+_CONFLICTS: Final = ("23505", "55000")
 
 
 class NoBells:
@@ -71,7 +79,7 @@ class System:
         self.clock = Clock(observer)
         self.world = World(Knobs(), self.clock.now, seed=0)
         self.ottu = Ottu(self.world, observer, self.clock, lease_seconds=LISTS.lease_seconds)
-        self.watch = Watch(self.ottu.answers, LISTS.confirm_seconds)
+        self.watch = Watch(self.ottu.answers, LISTS.confirm_seconds, self.ottu.deletes)
         self.received: dict[uuid.UUID, None] = {}  # in order: what was acknowledged must stay
         self.standing: list[Call] = []
 
@@ -98,9 +106,14 @@ class System:
     def reconcile(self, customer: int, script: Script, interruption: Interruption | None = None) -> None:
         """A worker takes a message that names this customer; it may come to stand still at Ottu's."""
 
-        def work() -> Result:
-            return reconcile(self.worker, self.ottu, customer, LISTS, jitter=JITTER)
+        self._run(lambda: reconcile(self.worker, self.ottu, customer, LISTS, jitter=JITTER), script, interruption)
 
+    def delete(self, deletion_id: uuid.UUID | str, script: Script, interruption: Interruption | None = None) -> None:
+        """A worker takes a message that names this deletion; it may come to stand still at Ottu's."""
+        which = uuid.UUID(str(deletion_id))
+        self._run(lambda: delete(self.worker, self.ottu, which, DELETIONS, jitter=JITTER), script, interruption)
+
+    def _run(self, work: Callable[[], object], script: Script, interruption: Interruption | None) -> None:
         with self._checked(interruption):
             self.ottu.script = script
             if script.stands is None:
@@ -127,12 +140,44 @@ class System:
     def work(self) -> None:
         """A good moment: workers take whatever waits, and nothing goes wrong."""
         self.process(self.pending())
+        for deletion in self.open_deletions():
+            self.delete(deletion.deletion_id, Script())
         self.reconcile_due()
 
     def reconcile_due(self) -> None:
         """Workers take the messages that name customers, and nothing goes wrong."""
         for customer in self.due():
             self.reconcile(customer, Script())
+
+    def request(
+        self,
+        card: Any,
+        way: Way = "http",
+        key: str | None = None,
+        *,
+        when_unlocked: bool = False,
+        interruption: Interruption | None = None,
+    ) -> None:
+        """Somebody asks for a card's deletion, and gets the one that the rules say, or is refused."""
+        before = self.watch.last
+        expected = _expected(before, card, key)
+        with self._checked(interruption), self.worker.connect() as connection:
+            got = _ask(connection, card, way, key, when_unlocked)
+            assert got in (expected, None) or (
+                expected == "fresh" and got not in {d.deletion_id for d in before.deletions}
+            )
+            assert (got is None) is (expected is None), "who should be refused is not, or the other way round"
+            if way == "sql_rolled_back":
+                connection.rollback()
+            else:
+                connection.commit()
+        if way == "sql_rolled_back":
+            assert (self.watch.last.deletions, self.watch.last.cards) == (before.deletions, before.cards)
+
+    def replay(self, deletion_id: str, interruption: Interruption | None = None) -> None:
+        """An operator wants a deletion tried again."""
+        with self._checked(interruption), self.worker.begin() as connection:
+            deletions.replay(connection, uuid.UUID(deletion_id))
 
     def ask(self, owner: Owner) -> None:
         """A reader wants fresh cards of a customer, who may be one whom nothing ever named."""
@@ -165,6 +210,15 @@ class System:
         """The customers, those who are due soonest first."""
         return sorted(self.watch.last.customers, key=lambda c: (c.due_at or "never", c.id))
 
+    def open_deletions(self) -> list[Any]:
+        """The deletions under way, in the order of their last evidence."""
+        return [d for d in self.watch.last.deletions if d.phase in OPEN]
+
+    def cards(self) -> list[Any]:
+        """The registry's cards, the active ones first."""
+        order = ("active", "deleting", "unconfirmed", "removed")
+        return sorted(self.watch.last.cards, key=lambda c: (order.index(c.status), c.customer, c.fingerprint))
+
     def check(self) -> None:
         """What must be true at any moment."""
         with self.observer.connect() as connection:
@@ -187,6 +241,40 @@ class System:
             yield
         self.ottu.script, self.ottu.caller = Script(), None
         self.check()
+
+
+def _ask(connection: Connection, card: Any, way: Way, key: str | None, when_unlocked: bool) -> str | None:
+    """The deletion that somebody gets; ``None`` if what is asked does not go with what is there."""
+    try:
+        if way == "http":
+            asked = deletions.request(
+                connection,
+                card_id=uuid.UUID(card.card_id),
+                requested_by="support",
+                idempotency_key=key,
+                when_unlocked=when_unlocked,
+            )
+            return str(asked.deletion_id)
+        connection.execute(text("SET LOCAL ROLE cardsync_deleter"))
+        return str(connection.execute(_ASK_BY_SQL, {"card_id": card.card_id, "key": key}).scalar_one())
+    except Conflict:
+        return None
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
+            raise
+        return None
+
+
+def _expected(now: Snapshot, card: Any, key: str | None) -> str | None:
+    """A key's own deletion; else the one under way, or a fresh one; ``None`` for a refusal."""
+    card_of = {d.deletion_id: d.card_id for d in now.deletions}
+    known: dict[str, str] = {k.idempotency_key: k.deletion_id for k in now.keys}
+    if key in known:
+        return known[key] if card_of[known[key]] == card.card_id else None
+    if card.status == "deleting":
+        (open_,) = (str(d.deletion_id) for d in now.deletions if d.card_id == card.card_id and d.phase in OPEN)
+        return open_
+    return "fresh" if card.status == "active" else None
 
 
 def forged(body: bytes, *, token: str, customer_id: str) -> bytes:

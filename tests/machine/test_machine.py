@@ -7,24 +7,16 @@ steps that lead to it.
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
-from cardsync.dev.simulator import payloads as ottus
-from cardsync.dev.simulator.cards import SimCard
-from cardsync.dev.simulator.checkout import Checkout
-from cardsync.dev.simulator.knobs import Scheme
 from cardsync.dev.simulator.world import Owner
-from tests import payloads
-from tests.machine.calls import Call, Fault, Place, Script
 from tests.machine.choices import (
     AGREEMENTS,
     AT,
@@ -35,7 +27,6 @@ from tests.machine.choices import (
     LAGS,
     ORDERS,
     OWNER,
-    OWNERS,
     PLACE,
     RECEIVING,
     SCRIPT,
@@ -43,23 +34,15 @@ from tests.machine.choices import (
     Fate,
     Order,
 )
-from tests.machine.clock import BEGAN
+from tests.machine.deletion_rules import DeletionRules
 from tests.machine.interruptions import Interruption
 from tests.machine.quiet import become_quiet
+from tests.machine.scripts import Call, Fault, Place, Script
 from tests.machine.system import LISTS, System, forged
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(DeletionRules):
     """Ottu, the shoppers, the merchant's workers, and everything that goes wrong between them."""
-
-    new_system: Callable[[], System]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.system = self.new_system()
-        self.waiting: list[bytes] = []  # notifications that Ottu has still to deliver
-        self.delivered: list[bytes] = []
-        self.deeds = 0
 
     @initialize(cards=st.lists(st.tuples(OWNER, TOKEN), min_size=1, max_size=5))
     def the_merchant_has_customers_already(self, cards: list[tuple[Owner, str]]) -> None:
@@ -208,6 +191,8 @@ class Machine(RuleBasedStateMachine):
         due = self.system.sweep(interruption)
         if works:
             self.system.process(due.event_ids)
+            for deletion_id in due.deletions:
+                self.system.delete(deletion_id, Script())
             for customer in due.customers:
                 self.system.reconcile(customer, Script())
 
@@ -243,55 +228,6 @@ class Machine(RuleBasedStateMachine):
                 become_quiet(self.system)
         finally:
             self.system.end_calls()
-
-    # Helpers.
-
-    def _cards(self) -> list[SimCard]:
-        world = self.system.world
-        return [card for owner in OWNERS for card in world.cards(*owner)]
-
-    def _card(self, which: int) -> SimCard:
-        cards = self._cards()
-        return cards[which % len(cards)]
-
-    def _end_agreements_of(self, card: SimCard) -> None:
-        for agreement in card.agreements:  # they would lock it
-            self.system.world.end_agreement(card.environment, agreement)
-
-    def _ask_and_stand_still(self, owner: Owner, script: Script) -> list[Call]:
-        """The call about a customer, unless another one is under way or calls are paused."""
-        self.system.ask(owner)
-        (customer,) = (c.id for c in self.system.known() if (c.environment, c.customer_id) == owner)
-        before = len(self.system.standing)
-        self.system.reconcile(customer, script)
-        return self.system.standing[before:]
-
-    def _checkout(self, fate: Fate) -> Checkout:
-        """One visit; each has a randomness of its own, so that no two notifications are the same."""
-        self.deeds += 1
-
-        def send(event: dict[str, Any], _deed: str) -> None:
-            # Every third is signed the other way, and says so, for whoever forges it.
-            scheme: Scheme = "subscription" if self.deeds % 3 == 0 else "standard"
-            body = ottus.body(ottus.sign({**event, "scheme": scheme}, payloads.KEY, scheme))
-            if fate == "dropped":
-                return
-            self.waiting.append(body)
-            if fate != "waiting":
-                self._deliver(body)
-            if fate == "processed":
-                self.system.process(self.system.pending())
-            if fate == "believed":
-                self.system.work()
-
-        moment = BEGAN + dt.timedelta(seconds=self.system.clock.now())
-        return Checkout(self.system.world, send, draws=Random(self.deeds), at=moment)  # noqa: S311  # a replay
-
-    def _deliver(self, body: bytes, interruption: Interruption | None = None) -> None:
-        self.system.receive(body, interruption)
-        if body in self.waiting:
-            self.waiting.remove(body)
-            self.delivered.append(body)
 
 
 def test_whatever_happens_the_registry_says_what_ottu_said(new_system: Callable[[], System], profile: settings) -> None:

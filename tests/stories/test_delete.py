@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from cardsync.errors import (
     UnusableCard,
 )
 from cardsync.store import deletions
-from tests.stories.desk import DELETE_POLICY, DeletingShop, Fault, Killed, Point
+from tests.stories.desk import DEADLINE_SECONDS, DELETE_POLICY, DeletingShop, Fault, Killed, Point
 
 T1, T2 = "9999000000000001", "9999000000000002"
 HOUR = 3_600.0
@@ -324,6 +325,39 @@ def test_a_list_asked_for_before_the_request_proves_nothing(shop: DeletingShop) 
     assert (shop.show(asked[0]).status, statuses(shop)) == ("pending", "deleting")
     shop.work()
     assert shop.show(asked[0]).status == "done"
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "rolled back"])
+def test_a_list_is_believed_only_when_a_request_under_way_has_ended(shop: DeletingShop, committed: bool) -> None:
+    """The list lacks the card; the service that asks for its deletion has not committed when it comes to be believed."""
+    (card,) = shop.stock(T1)
+    point = Point()
+    shop.desk.world.delete_silently("sandbox", "cust-1", T1)
+    shop.desk.after["list"] = point
+    shop.make_due()
+    thread, results = in_thread(shop.look)
+    point.wait()
+    with shop.engine.connect() as service:
+        deletion = deletions.request(service, card_id=card, requested_by="a service").deletion_id
+        point.release()
+        until_somebody_waits_for_a_lock(shop)
+        assert results == []
+        if committed:
+            service.commit()
+    thread.join(10)
+    assert results[0].outcome == ("unchanged" if committed else "changed")
+    assert statuses(shop) == ("deleting" if committed else "removed")
+    if committed:
+        shop.work()
+        assert shop.show(deletion).status == "done"
+    assert shop.card(T1).removed_because == ("requested" if committed else "absent")
+
+
+def until_somebody_waits_for_a_lock(shop: DeletingShop) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while not shop.execute(waiting):
+        assert time.monotonic() < deadline, "nobody waits for a lock"
 
 
 def test_two_deletions_of_one_customer_take_turns(shop: DeletingShop) -> None:
