@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from cardsync.errors import CredentialsRefused, OttuFault, OttuRejected, OttuThrottled, OttuUnavailable
 from tests.machine.interruptions import Crash
 
@@ -104,5 +102,5 @@ class Call:
         if self.standing or self._thread is None:
             return
         self._thread.join(DEADLINE_SECONDS)
-        if self.error is not None and not isinstance(self.error, Crash | SQLAlchemyError):
+        if self.error is not None and not isinstance(self.error, Crash):
             raise self.error
