@@ -37,8 +37,13 @@ _INSTALL: Final = f"""
         LOOP
             EXECUTE format('ALTER TABLE %%s ALTER %%I SET DEFAULT machine.clock_timestamp()', it.relation, it.attname);
         END LOOP;
-        -- It looks nowhere but in its own path: otherwise what a service asks for by SQL would go by the real clock.
-        ALTER FUNCTION registry.request_deletion(uuid, text, text) SET search_path = machine, pg_catalog, pg_temp;
+        -- These look nowhere but in their own path: otherwise whoever asks for a deletion would go by the real clock.
+        FOR it IN
+            SELECT p.oid::regprocedure AS signature FROM pg_proc AS p
+            WHERE p.proname = 'request_deletion'
+        LOOP
+            EXECUTE format('ALTER FUNCTION %%s SET search_path = machine, pg_catalog, pg_temp', it.signature);
+        END LOOP;
         EXECUTE format('ALTER DATABASE %%I SET search_path = machine, pg_catalog, public', current_database());
     END $$;
 """
