@@ -1,14 +1,16 @@
-"""``make bench``, or ``python benchmarks/run.py``: all benchmarks, as a table or as JSON.
+"""``make bench``, or ``python benchmarks/run.py``: all benchmarks, as tables or as JSON.
 
-    python benchmarks/run.py [--only hints|active|imports|forgetting ...] [--rounds N] [--seconds S] [--without-django] [--json]
+    python benchmarks/run.py [--only hints|active|imports|forgetting|schedule ...] [--rounds N] [--seconds S] [--json]
 
-Nothing of the machine is used but a folder under /var/tmp and free ports of 127.0.0.1, and nothing is left behind.
+The schedule is a simulation, and needs the processor alone. Of the machine nothing is used but a folder under /var/tmp and free
+ports of 127.0.0.1, and nothing is left behind.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +22,10 @@ from rich.table import Table
 # Run as a file, Python looks beside it; the package `benchmarks` stands one up.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import active, figures, forgetting, hints, imports, stack
+from benchmarks import active, figures, forgetting, hints, imports, schedule, stack
 from benchmarks.stack import Ground
 
-QUESTIONS: Final = ("hints", "active", "imports", "forgetting")
+QUESTIONS: Final = ("hints", "active", "imports", "forgetting", "schedule")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,44 +55,50 @@ def main(
     folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure cardsync beside PostgreSQL alone and the webhook view of ottu.contrib.django."""
+    """Measure cardsync beside PostgreSQL alone and the webhook view of ottu.contrib.django; its schedule beside a round."""
     told = Console(stderr=True, highlight=False)
     wanted = only or QUESTIONS
     found: dict[str, Any] = {}
-    with Ground.laid(folder) as ground:
-        settings = {name: str(stack.value(ground.postgres.url, f"SHOW {name}")) for name in stack.DURABLE}
-        found["machine"] = figures.machine(ground.postgres.version, settings)
-        if "hints" in wanted:
-            plan = hints.Plan(
-                rounds=rounds,
-                seconds=seconds,
-                connections=connections,
-                workers=workers,
-                with_django=not without_django,
-                with_worker=not without_worker,
-            )
-            found["hints"] = hints.run(ground, plan, told.print)
-        if "active" in wanted:
-            found["active"] = active.run(ground, active.Plan(hint_count, rate, workers), told.print)
-        if "imports" in wanted:
-            found["imports"] = imports.run(ground, imports.Plan(lines, min(rounds, 3)), told.print)
-        if "forgetting" in wanted:
-            found["forgetting"] = forgetting.run(ground, forgetting.Plan(rounds, seconds, workers=workers), told.print)
+    plan = hints.Plan(
+        rounds=rounds,
+        seconds=seconds,
+        connections=connections,
+        workers=workers,
+        with_django=not without_django,
+        with_worker=not without_worker,
+    )
+    served: dict[str, Callable[[Ground], Any]] = {
+        "hints": lambda ground: hints.run(ground, plan, told.print),
+        "active": lambda ground: active.run(ground, active.Plan(hint_count, rate, workers), told.print),
+        "imports": lambda ground: imports.run(ground, imports.Plan(lines, min(rounds, 3)), told.print),
+        "forgetting": lambda ground: forgetting.run(
+            ground, forgetting.Plan(rounds, seconds, workers=workers), told.print
+        ),
+    }
+    if "schedule" in wanted:
+        found["schedule"] = schedule.run(told.print)
+    if asked := {name: run for name, run in served.items() if name in wanted}:
+        found |= _measure(asked, folder)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         _show(found)
 
 
+def _measure(served: Mapping[str, Callable[[Ground], Any]], folder: Path | None) -> dict[str, Any]:
+    """Measure what needs servers, on a ground of its own."""
+    with Ground.laid(folder) as ground:
+        settings = {name: str(stack.value(ground.postgres.url, f"SHOW {name}")) for name in stack.DURABLE}
+        machine = figures.machine(ground.postgres.version, settings)
+        return {"machine": machine, **{name: run(ground) for name, run in served.items()}}
+
+
 def _show(found: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    machine = found["machine"]
-    console.print(
-        f"{machine['cores']} cores, {machine['processor']}, load {machine['load_before']}, {machine['system']}"
-    )
-    durable = ", ".join(f"{name} {value}" for name, value in machine["postgresql_settings"].items())
-    console.print(f"PostgreSQL {machine['postgresql']} ({durable}), Python {machine['python']}")
-    console.print(", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number))
+    for compared in found.get("schedule", []):
+        _show_schedule(console, compared)
+    if "machine" in found:
+        _show_machine(console, found["machine"])
     if "hints" in found:
         _show_hints(console, found["hints"])
     if "active" in found:
@@ -99,6 +107,29 @@ def _show(found: dict[str, Any]) -> None:
         _show_imports(console, found["imports"])
     if "forgetting" in found:
         _show_forgetting(console, found["forgetting"])
+
+
+def _show_machine(console: Console, machine: dict[str, Any]) -> None:
+    console.print(
+        f"{machine['cores']} cores, {machine['processor']}, load {machine['load_before']}, {machine['system']}"
+    )
+    durable = ", ".join(f"{name} {value}" for name, value in machine["postgresql_settings"].items())
+    console.print(f"PostgreSQL {machine['postgresql']} ({durable}), Python {machine['python']}")
+    console.print(", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number))
+
+
+def _show_schedule(console: Console, compared: dict[str, Any]) -> None:
+    console.print(
+        f"\n{compared['name']}: {compared['customers']:,} customers, a round in {compared['round_days']:g} days.\n"
+        "Calls in a year, for a look that finds something, for a change; days until a change is found; the oldest look."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("calls", "a find", "a change", "p50 d", "p95 d", "worst d"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, run in compared["runs"].items():
+        figures_of_run = [f"{run[key]:.1f}" for key in schedule.FIGURES]
+        table.add_row(name, f"{run['calls']:,}", *figures_of_run)
+    console.print(table)
 
 
 def _show_hints(console: Console, found: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ The story in ten lines:
 6.  only if the ticket still stands and nothing newer has been believed of that customer.
 7.  ``core.diff.plan`` decides, purely, what is added, updated, removed (on proof alone) or back again.
 8.  The database writes the feed of changes itself, at commit, in commit order and without gaps.
-9.  ``sweep`` looks again at whom no hint named, within the budget; ``audit`` draws some by lot; ``forget`` drops what is old.
+9.  ``sweep`` looks again where ``core.schedule`` expects most; ``audit`` draws some by lot; ``forget`` drops what is old.
 10. Billing, checkout and support read the ``registry`` schema or ``/v1``; they never see a private table.
 
 Reading order: ``errors``, ``core/cards``, ``core/events``, ``core/diff``, then the stories ``receive``, ``process``,

@@ -18,8 +18,9 @@ from cardsync import metrics
 from cardsync.core import diff
 from cardsync.core.cards import CardFacts, Environment, ListedCard
 from cardsync.core.deletion import next_phase
+from cardsync.core.outlook import Look, found_in_silence, outlook
 from cardsync.ottu import CardList
-from cardsync.store import agreements, audits, cards, customers, deleting, gate, inbox, observations
+from cardsync.store import agreements, audits, cards, customers, deleting, gate, inbox, observations, schedule
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ def believe(engine: Engine, ticket: Ticket, answer: CardList, policy: BeliefPoli
     """Apply a complete list under the ticket, in one transaction. Raises ``Superseded`` if the ticket stands no more."""
     remote = [_remote(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
     with engine.begin() as connection:
-        customers.hold(connection, ticket)
+        history = customers.hold(connection, ticket)
         local = _known(connection, ticket, remote, policy)
         plan = _plan_under_the_brake(connection, ticket, local, remote, policy)
         audits.judge(connection, ticket, local, plan, fingerprint_key=policy.fingerprint_key)
@@ -64,6 +65,7 @@ def believe(engine: Engine, ticket: Ticket, answer: CardList, policy: BeliefPoli
         again = customers.settle(
             connection,
             ticket,
+            outlook(history, _look(connection, ticket, plan, remote, first=history.looked_at is None)),
             look_again_seconds=plan.look_again_seconds,
             removals_held=bool(plan.held),
             lane="deletion" if plan.deletions else "hint",
@@ -114,6 +116,21 @@ def _settle_deletions(
     of_cards = [card.deletion for card in local if card.deletion is not None]
     deleting.unlock(connection, ticket, [d.deletion_id for d in of_cards if d.phase == "blocked" and d.when_unlocked])
     return tuple(deleting.due_of_customer(connection, ticket.customer)) if of_cards else ()
+
+
+def _look(
+    connection: Connection, ticket: Ticket, plan: diff.Plan, remote: list[diff.RemoteCard], *, first: bool
+) -> Look:
+    """What the list says of when to look again."""
+    served = {agreement for card in remote for agreement in card.facts.agreements or ()}
+    return Look(
+        asked_at=ticket.asked_at,
+        found=found_in_silence(plan, first=first, routine=ticket.lane in ("sweep", "audit")),
+        active=ticket.lane in ("hint", "read", "deletion"),
+        has_cards=bool(remote),
+        expiries=[card.facts.expires_on for card in remote if card.facts.expires_on is not None],
+        charges=schedule.charges(connection, ticket.environment, ticket.customer_id, served),
+    )
 
 
 def _remote(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:

@@ -1,4 +1,4 @@
-"""``sweep``: ring again for what nobody answered, and look at those of whom nothing was heard, the stalest first.
+"""``sweep``: ring again for what nobody answered, and look at those of whom nothing was heard, as the schedule says.
 
 It decides and returns; the caller rings, after the commit. Any number of sweeps may run at once: one holds the lock, the others
 find nothing to do.
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cardsync.core.schedule import choose
 from cardsync.settings import Settings
-from cardsync.store import customers, deleting, gate, inbox
+from cardsync.store import customers, deleting, gate, inbox, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -65,12 +66,12 @@ def sweep(engine: Engine, policy: SweepPolicy, *, fraction: float) -> Due:
     if lost.event_ids or lost.customers or lost.deletions:
         log.info("rung_again", events=len(lost.event_ids), customers=len(lost.customers), deletions=len(lost.deletions))
     try:
-        stalest = _stalest(engine, policy, fraction) if policy.lists else ()
+        routine = _routine(engine, policy, fraction) if policy.lists else ()
     except SQLAlchemyError as error:
         # Counting all cards at the begin of a pass may take too long: never at the cost of the bells above.
         log.warning("routine_sweep_put_off", error=type(error).__name__)
-        stalest = ()
-    return Due(lost.event_ids, (*lost.customers, *stalest), lost.deletions)
+        routine = ()
+    return Due(lost.event_ids, (*lost.customers, *routine), lost.deletions)
 
 
 def _lost_bells(engine: Engine, policy: SweepPolicy) -> Due:
@@ -92,12 +93,21 @@ def _lost_bells(engine: Engine, policy: SweepPolicy) -> Due:
     return Due(tuple(event_ids), tuple(due), tuple(calls))
 
 
-def _stalest(engine: Engine, policy: SweepPolicy, fraction: float) -> tuple[int, ...]:
-    """Those of whom nothing was heard for longest, as many as this tick's share of the allowance."""
+def _routine(engine: Engine, policy: SweepPolicy, fraction: float) -> tuple[int, ...]:
+    """Those of whom nothing was heard whom this tick's calls go to."""
     with engine.begin() as connection:
         if not gate.try_sweep_lock(connection):
             return ()
         gate.begin_pass_if_over(connection)
-        share = gate.seconds_since_sweep(connection) * policy.daily_calls * SWEEP_SHARE / SECONDS_A_DAY
-        limit = min(CUSTOMERS_AT_ONCE, math.floor(share + fraction))
-        return tuple(customers.make_stalest_due(connection, older_seconds=policy.look_again_seconds, limit=limit))
+        limit = _share(connection, policy, fraction)
+        if limit == 0:
+            return ()
+        heads = schedule.heads(connection, shortest_seconds=policy.look_again_seconds, limit=limit)
+        chosen = choose(heads, turn=schedule.turns_dealt(connection), limit=limit)
+        return tuple(schedule.deal(connection, chosen))
+
+
+def _share(connection: Connection, policy: SweepPolicy, fraction: float) -> int:
+    """How many routine calls this tick may make due."""
+    share = gate.seconds_since_sweep(connection) * policy.daily_calls * SWEEP_SHARE / SECONDS_A_DAY
+    return min(CUSTOMERS_AT_ONCE, math.floor(share + fraction))

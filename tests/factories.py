@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from cardsync.core.cards import Token
+from cardsync.core.outlook import NEWCOMERS, Outlook
 from cardsync.store import models
 
+OUTLOOK = Outlook(NEWCOMERS, changes=0.0, days=0.0, look_by=None)
 SECRET = b"a secret of the tests, 32 bytes."
 SESSIONS = scoped_session(sessionmaker(expire_on_commit=False))
 

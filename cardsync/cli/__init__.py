@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "events": _Entry("events", "List, show or replay notifications."),
     "explain": _Entry("explain", "Say why the registry says of a card what it says."),
     "keys": _Entry("keys", "Create, list or revoke keys of the HTTP API."),
+    "plan": _Entry("plan", "Say how stale customers get under the budget."),
     "reconcile": _Entry("reconcile", "Bring customers in line with Ottu's list, now."),
     "simulator": _Entry("simulator", "Run the stand-in for Ottu alone."),
     "web": _Entry("web", "Run the web server."),

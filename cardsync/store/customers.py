@@ -15,6 +15,7 @@ from typing import Final, Literal
 from sqlalchemy import Connection, text
 
 from cardsync.core.cards import Environment
+from cardsync.core.outlook import History, Outlook
 from cardsync.errors import Superseded
 
 Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit"]
@@ -104,16 +105,21 @@ def take_ticket(connection: Connection, customer: int, *, lease_seconds: float) 
 
 
 _STANDING = text("""
-    SELECT 1 FROM cardsync.customers
+    SELECT reconciled_at, silent_changes, watched_days, look_by FROM cardsync.customers
     WHERE id = :customer AND ticket_no = :number AND applied_no < :number AND lease_until > clock_timestamp()
     FOR UPDATE
 """)
 
 
-def hold(connection: Connection, ticket: Ticket) -> None:
-    """Lock the customer for applying the ticket's answer. Raises ``Superseded`` if the ticket stands no more."""
-    if connection.execute(_STANDING, {"customer": ticket.customer, "number": ticket.number}).one_or_none() is None:
+def hold(connection: Connection, ticket: Ticket) -> History:
+    """Lock the customer for applying the ticket's answer, and read what earlier answers have left for the schedule.
+
+    Raises ``Superseded`` if the ticket stands no more.
+    """
+    row = connection.execute(_STANDING, {"customer": ticket.customer, "number": ticket.number}).one_or_none()
+    if row is None:
         raise Superseded("a newer ticket was taken, or the lease ran out")
+    return History(*row)
 
 
 _RENEW = text("""
@@ -134,6 +140,7 @@ _SETTLE = text("""
     UPDATE cardsync.customers
     SET applied_no = :number, reconciled_at = :asked_at, failures = 0, last_error = NULL,
         ticket_no = NULL, asked_at = NULL, lease_until = NULL, removals_held = :removals_held,
+        cadence = :cadence, silent_changes = :silent_changes, watched_days = :watched_days, look_by = :look_by,
         rung_at = CASE WHEN dirty_no > :number THEN clock_timestamp() END,
         dirty_since = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL
                            THEN coalesce(dirty_since, :asked_at) END,
@@ -148,6 +155,7 @@ _SETTLE = text("""
 def settle(
     connection: Connection,
     ticket: Ticket,
+    outlook: Outlook,
     *,
     look_again_seconds: float | None,
     removals_held: bool,
@@ -155,7 +163,8 @@ def settle(
 ) -> bool:
     """Record that the ticket's answer is believed; true if evidence came in meanwhile, so that it must be asked once more.
 
-    ``lane`` is the next look's, if there is to be one. Raises ``Superseded`` if the ticket stands no more.
+    ``outlook`` is what the answer adds to the customer's history; ``lane`` is the next look's, if there is to be one.
+    Raises ``Superseded`` if the ticket stands no more.
     """
     parameters = {
         "customer": ticket.customer,
@@ -164,6 +173,10 @@ def settle(
         "look_again_seconds": look_again_seconds,
         "removals_held": removals_held,
         "lane": lane,
+        "cadence": outlook.cadence,
+        "silent_changes": outlook.changes,
+        "watched_days": outlook.days,
+        "look_by": outlook.look_by,
     }
     again: bool | None = connection.execute(_SETTLE, parameters).scalar_one_or_none()
     if again is None:
@@ -213,23 +226,6 @@ _DUE = text("""
 def due(connection: Connection, *, again_seconds: float, limit: int) -> list[int]:
     """Pick customers who are due and whom no bell was rung for lately, the longest due first."""
     return list(connection.execute(_DUE, {"again_seconds": again_seconds, "limit": limit}).scalars())
-
-
-_STALEST = text("""
-    UPDATE cardsync.customers SET due_at = clock_timestamp(), lane = 'sweep', rung_at = clock_timestamp()
-    WHERE id = ANY(ARRAY(
-        SELECT id FROM cardsync.customers
-        WHERE due_at IS NULL
-          AND (reconciled_at IS NULL OR reconciled_at < statement_timestamp() - make_interval(secs => :older_seconds))
-        ORDER BY reconciled_at NULLS FIRST, id LIMIT :limit FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING id
-""")
-
-
-def make_stalest_due(connection: Connection, *, older_seconds: float, limit: int) -> list[int]:
-    """Make the customers due whom nobody has looked at for longest, those never looked at first."""
-    return list(connection.execute(_STALEST, {"older_seconds": older_seconds, "limit": limit}).scalars())
 
 
 _RELEASE_HELD = text("""

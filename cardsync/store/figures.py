@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from cardsync.store import deletions
+from cardsync.store import deletions, schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,15 @@ _CALLS = text("""
 """)
 
 
+def calls_by_lane(connection: Connection) -> dict[str, int]:
+    """The calls of the last 24 hours, as the budget counts them."""
+    return {row.lane: row.calls for row in connection.execute(_CALLS)}
+
+
 def queues(connection: Connection) -> QueueFigures:
     """Read what an index answers."""
     row = connection.execute(_QUEUES).one()
-    calls = {r.lane: r.calls for r in connection.execute(_CALLS)}
-    return QueueFigures(**row._asdict(), calls_by_lane=calls)
+    return QueueFigures(**row._asdict(), calls_by_lane=calls_by_lane(connection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class StockFigures:
     never_reconciled: int
     oldest_reconciliation_seconds: float
     reconciled_within: Mapping[int, int]  # seconds -> customers
+    by_cadence: tuple[int, ...]  # those ever looked at
 
 
 STATUSES: Final = ("unconfirmed", "active", "deleting", "removed")
@@ -109,4 +114,5 @@ def stock(connection: Connection) -> StockFigures:
         never_reconciled=row.never_reconciled,
         oldest_reconciliation_seconds=row.oldest,
         reconciled_within={s: getattr(row, f"within_{s}") for s in WITHIN_SECONDS},
+        by_cadence=schedule.by_cadence(connection),
     )

@@ -13,7 +13,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import BigInteger, Date, ForeignKey, Identity, Index, Integer, SmallInteger, Text, text
+from sqlalchemy import REAL, BigInteger, Date, ForeignKey, Identity, Index, Integer, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -96,6 +96,14 @@ class CustomerRow(Base):
             "id",
             postgresql_where=text("due_at IS NULL"),
         ),
+        Index(
+            "customers_cadence",
+            "cadence",
+            "reconciled_at",
+            "id",
+            postgresql_where=text("due_at IS NULL AND reconciled_at IS NOT NULL"),
+        ),
+        Index("customers_look_by", "look_by", postgresql_where=text("due_at IS NULL AND look_by IS NOT NULL")),
         Index("customers_held", "id", postgresql_where=text("removals_held")),
         {"schema": SCHEMA},
     )
@@ -117,6 +125,10 @@ class CustomerRow(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     last_error: Mapped[str | None]
     removals_held: Mapped[bool] = mapped_column(server_default=text("false"))
+    cadence: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    silent_changes: Mapped[float] = mapped_column(REAL, server_default=text("0"))
+    watched_days: Mapped[float] = mapped_column(REAL, server_default=text("0"))
+    look_by: Mapped[dt.datetime | None]
 
 
 class CardRow(Base):
@@ -244,6 +256,15 @@ class GateRow(Base):
     pass_removed: Mapped[int] = mapped_column(server_default=text("0"))
     brake_engaged_at: Mapped[dt.datetime | None]
     secret_check: Mapped[bytes | None]
+
+
+class ScheduleRow(Base):
+    """One row: how many turns of routine looks were dealt."""
+
+    __tablename__ = "schedule"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    dealt: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class ApiKeyRow(Base):

@@ -65,6 +65,7 @@ RELATIONS: Final[Mapping[str, Rights]] = {
     "cardsync.call_minutes": {WEB: "SELECT", WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     # Whichever process comes first binds the database to its secret key.
     "cardsync.gate": {WEB: "SELECT, UPDATE (secret_check)", WORKER: "SELECT, UPDATE"},
+    "cardsync.schedule": {WORKER: "SELECT, UPDATE"},
     "cardsync.api_keys": {WEB: "SELECT"},
     # Asked for by one function (below), as whose owner it is written.
     "cardsync.deletions": {WEB: "SELECT", WORKER: "SELECT, UPDATE"},

@@ -18,8 +18,11 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cardsync.core.planner import of_cadences, pace
 from cardsync.metrics_files import is_shared
+from cardsync.settings import Settings
 from cardsync.store import audits, figures, retention
+from cardsync.sweep import SECONDS_A_DAY, SWEEP_SHARE
 from cardsync.web.probes import NoAnswer, Probe
 from cardsync.web.services import Services
 
@@ -37,7 +40,7 @@ def blueprint(services: Services) -> Blueprint:
     """The route, with the registries behind it."""
     made = Blueprint("metrics", __name__)
     state = CollectorRegistry(auto_describe=False)
-    state.register(_State(services.engine, services.settings.ottu_daily_calls))
+    state.register(_State(services.engine, services.settings))
 
     @made.get("/metrics")
     def metrics() -> Response:
@@ -58,8 +61,8 @@ def _counters() -> CollectorRegistry:
 class _State(Collector):
     """The gauges."""
 
-    def __init__(self, engine: Engine, daily_calls: int) -> None:
-        self._daily_calls = daily_calls
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._settings = settings
         self._queues = Probe(_asking(engine, figures.queues), keep_seconds=QUEUES_KEEP_SECONDS)
         self._stock = Probe(_asking(engine, figures.stock), keep_seconds=STOCK_KEEP_SECONDS, rest=STOCK_REST)
         self._drift = Probe(_asking(engine, audits.summary), keep_seconds=STOCK_KEEP_SECONDS)
@@ -70,7 +73,7 @@ class _State(Collector):
         queues = _read(self._queues)
         yield _gauge("cardsync_database_up", "Whether the database answers.", queues is not None)
         if queues is not None:
-            yield from _queue_gauges(queues, self._daily_calls)
+            yield from _queue_gauges(queues, self._settings.ottu_daily_calls)
             drift, ages = _read(self._drift), _read(self._ages)
             yield from () if drift is None else _drift_gauges(drift)
             yield from () if ages is None else _age_gauges(ages)
@@ -78,6 +81,7 @@ class _State(Collector):
         stock = None if queues is None else _read(self._stock) or self._stock.latest()
         if stock is not None:
             yield from _stock_gauges(stock)
+            yield from _schedule_gauges(stock, self._settings)
 
 
 def _asking(engine: Engine, read: Callable[[Connection], Value]) -> Callable[[], Value]:
@@ -187,3 +191,21 @@ def _stock_gauges(stock: figures.StockFigures) -> Iterator[Metric]:
         "Age of the oldest list that is believed of a customer.",
         stock.oldest_reconciliation_seconds,
     )
+
+
+def _schedule_gauges(stock: figures.StockFigures, settings: Settings) -> Iterator[Metric]:
+    yield _gauges(
+        "cardsync_customers_by_cadence",
+        "Customers looked at before, by cadence: one more is a rate of silent changes twice as high.",
+        "cadence",
+        enumerate(stock.by_cadence),
+    )
+    if any(stock.by_cadence):
+        routine, shortest = settings.ottu_daily_calls * SWEEP_SHARE, settings.look_again_seconds / SECONDS_A_DAY
+        paced = pace(of_cadences(stock.by_cadence), routine, shortest_days=shortest)
+        yield _gauges(
+            "cardsync_cadence_interval_seconds",
+            "The time between two routine looks that the budget allows, by cadence.",
+            "cadence",
+            ((cadence, days * SECONDS_A_DAY) for cadence, days in enumerate(paced.intervals_days)),
+        )

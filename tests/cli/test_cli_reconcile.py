@@ -12,6 +12,7 @@ import pytest
 from cardsync.core.cards import Token
 from cardsync.store import customers
 from tests.cli.conftest import COMMAND, SECONDS
+from tests.factories import OUTLOOK
 
 TOKEN = "9999000000000001"
 
@@ -87,7 +88,7 @@ def test_a_ticket_of_another_process_is_waited_for(process, ottu, shop, engine):
         until(lambda: shop.customer().dirty_no > ticket.number)
         assert running.poll() is None
         with engine.begin() as connection:
-            customers.settle(connection, ticket, look_again_seconds=None, removals_held=False)
+            customers.settle(connection, ticket, OUTLOOK, look_again_seconds=None, removals_held=False)
         # What the other asked for is older than the wish: it is asked once more, by this process itself.
         _, errors = running.communicate(timeout=SECONDS)
     assert running.returncode == 0, errors

@@ -323,9 +323,9 @@ def test_a_sweep_looks_at_the_stalest_first_and_keeps_its_pace(shop: Shop) -> No
     never = CustomerFactory().id
     assert sweep(shop.worker, policy, fraction=0.999).customers == ()
     shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1.3 seconds'")
-    assert sweep(shop.worker, policy, fraction=0.0).customers == (never,)
-    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1 hour'")
     assert sweep(shop.worker, policy, fraction=0.0).customers == (old,)
+    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1 hour'")
+    assert sweep(shop.worker, policy, fraction=0.0).customers == (never,)
     assert fresh
 
 

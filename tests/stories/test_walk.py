@@ -10,8 +10,9 @@ import pytest
 
 from cardsync import walk as story
 from cardsync.errors import OttuFault, Superseded
-from cardsync.store import customers, walks
+from cardsync.store import customers, schedule, walks
 from cardsync.walk import Step, Walked, WalkPolicy, begin, seconds_to_go, walk
+from tests.factories import OUTLOOK
 from tests.stories.worlds import POLICY, Shop, listed
 
 SECONDS = 30.0
@@ -204,8 +205,8 @@ def test_a_ticket_that_a_worker_holds_is_waited_for_and_what_it_asked_before_is_
     walking.make_known(1)
     engine = walking.shop.engine
     with engine.begin() as connection:
-        customers.make_stalest_due(connection, older_seconds=1, limit=1)
-        held = customers.take_ticket(connection, walking.shop.customer("cust-0").id, lease_seconds=60)
+        schedule.deal(connection, [customer := walking.shop.customer("cust-0").id])
+        held = customers.take_ticket(connection, customer, lease_seconds=60)
     assert held is not None
     told: list[Step] = []
 
@@ -214,7 +215,7 @@ def test_a_ticket_that_a_worker_holds_is_waited_for_and_what_it_asked_before_is_
         if len(told) == 3:
             assert walking.asked_for() == []
             with engine.begin() as connection:
-                customers.settle(connection, held, look_again_seconds=None, removals_held=False)
+                customers.settle(connection, held, OUTLOOK, look_again_seconds=None, removals_held=False)
 
     assert walking.walk(told=tell).seen == 1
     assert walking.asked_for() == ["cust-0"]

@@ -10,6 +10,7 @@ from cardsync.core.cards import CardFacts, Environment, Token
 from cardsync.core.diff import Plan, RemoteCard
 from cardsync.store import agreements, cards, customers
 from cardsync.store.agreements import Claims
+from tests.factories import OUTLOOK
 
 KEY = b"fingerprints"
 
@@ -56,7 +57,7 @@ def reconcile_now(engine: Engine, customer: int) -> None:
         ticket = customers.take_ticket(connection, customer, lease_seconds=30)
     assert ticket is not None
     with engine.begin() as connection:
-        customers.settle(connection, ticket, look_again_seconds=None, removals_held=False)
+        customers.settle(connection, ticket, OUTLOOK, look_again_seconds=None, removals_held=False)
 
 
 def fail_now(engine: Engine, customer: int) -> None:

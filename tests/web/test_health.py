@@ -153,6 +153,22 @@ def test_metrics_show_whether_forgetting_keeps_up(client: FlaskClient, engine: E
     assert month <= found["cardsync_inbox_oldest_row_seconds", ()] < month + 3_600
 
 
+def test_metrics_show_the_schedule_at_work(client: FlaskClient, engine: Engine) -> None:
+    add_card(engine, "calm")
+    add_card(engine, "restless")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE cardsync.customers SET reconciled_at = now(), cadence = CASE customer_id WHEN 'calm' THEN 0 ELSE 9 END"
+        )
+    found = samples(client.get("/metrics").text)
+    by_cadence = {labels: value for (name, labels), value in found.items() if name == "cardsync_customers_by_cadence"}
+    assert by_cadence.pop((("cadence", "0"),)) == by_cadence.pop((("cadence", "9"),)) == 1
+    assert set(by_cadence.values()) == {0}
+    assert (
+        found["cardsync_cadence_interval_seconds", (("cadence", "9"),)] == 300
+    )  # two customers, and calls for thousands
+
+
 def test_without_the_database_the_counters_are_still_shown(make_app: Callable[..., Flask]) -> None:
     found = samples(make_app(engine=db.make_engine(AWAY)).test_client().get("/metrics").text)
     assert found["cardsync_database_up", ()] == 0
