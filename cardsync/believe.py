@@ -20,7 +20,7 @@ from cardsync.core.cards import CardFacts, Environment, ListedCard
 from cardsync.core.deletion import next_phase
 from cardsync.core.outlook import Look, found_in_silence, outlook
 from cardsync.ottu import CardList
-from cardsync.store import agreements, audits, cards, customers, deleting, gate, inbox, observations, schedule
+from cardsync.store import agreements, audits, brake, cards, customers, deleting, gate, inbox, observations, schedule
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,7 @@ def believe(engine: Engine, ticket: Ticket, answer: CardList, policy: BeliefPoli
             removals_held=bool(plan.held),
             lane="deletion" if plan.deletions else "hint",
         )
+        gate.heard(connection, "answered", who=ticket.customer)
         outcome: Effect = "changed" if plan.writes else "unchanged"
         observations.record(
             connection,
@@ -147,7 +148,7 @@ def _plan_under_the_brake(
 ) -> diff.Plan:
     observation = diff.Observation(ticket.number, ticket.asked_at)
     plan = diff.plan(local, remote, observation, confirm_seconds=policy.confirm_seconds)
-    allowed = gate.may_remove(
+    allowed = brake.may_remove(
         connection,
         len(plan.removed),
         sweeping=ticket.lane in ("sweep", "audit"),

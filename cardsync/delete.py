@@ -18,7 +18,9 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from cardsync import metrics
+from cardsync.core.allowance import COMMIT_SECONDS
 from cardsync.core.backoff import after_failure
+from cardsync.core.breaker import Word, word_of
 from cardsync.core.cards import Environment, Token
 from cardsync.core.deletion import Event, is_over
 from cardsync.errors import (
@@ -34,14 +36,15 @@ from cardsync.errors import (
 )
 from cardsync.ottu import DeleteAnswer
 from cardsync.settings import Settings
-from cardsync.store import deleting, gate, operator, receipts
+from cardsync.store import budget, deleting, gate, operator, receipts
 from cardsync.store.customers import hold
 from cardsync.store.deleting import Job
 
 log = structlog.get_logger(__name__)
 
 APPLY_SECONDS: Final = 5.0  # a ticket stands for the call, and so long for writing down its answer
-LONGEST_WAIT_FOR_CREDENTIALS_SECONDS: Final = 40.0  # with the gate and the sweep: under a minute after they work again
+# With the breaker and the sweep: under a minute after our credentials work again.
+LONGEST_WAIT_FOR_CREDENTIALS_SECONDS: Final = 20.0
 
 Outcome = Literal["gone", "refused", "no_answer", "not_done", "gave_up", "not_due", "paused", "superseded"]
 OUTCOMES: Final[Mapping[Event, Outcome]] = {
@@ -104,6 +107,13 @@ class _Answer:
         """Whether Ottu took a decision about the card."""
         return self.event in ("said_gone", "refused")
 
+    @property
+    def word(self) -> Word | None:
+        """What it says of Ottu as such."""
+        if self.event == "refused":
+            return "rejected"
+        return "answered" if self.event == "said_gone" else word_of(self.raised)
+
 
 def delete(
     engine: Engine, ottu: Deletes | None, deletion_id: uuid.UUID, policy: DeletePolicy, *, jitter: float
@@ -114,6 +124,7 @@ def delete(
     """
     if ottu is None:
         return _give_up(engine, deletion_id)
+    counting = time.monotonic()
     try:
         job = _begin(engine, deletion_id, policy)
     except (CallsPaused, BudgetSpent) as paused:
@@ -121,7 +132,7 @@ def delete(
     if job is None:
         return Result("not_due")
     began = time.monotonic()
-    answer = _call(ottu, job)
+    answer = _call(ottu, job) if began - counting < COMMIT_SECONDS else _counted_too_long_ago()
     try:
         result = _settle(engine, job, answer, jitter)
     except Superseded as late:
@@ -145,7 +156,14 @@ def _begin(engine: Engine, deletion_id: uuid.UUID, policy: DeletePolicy) -> Job 
     with engine.begin() as connection:
         job = deleting.begin(connection, deletion_id, lease_seconds=policy.lease_seconds)
         if job is not None:
-            gate.spend_call(connection, "deletion", daily_calls=policy.daily_calls)
+            budget.spend_call(
+                connection,
+                "deletion",
+                who=job.ticket.customer,
+                daily_calls=policy.daily_calls,
+                call_seconds=policy.lease_seconds,
+                may_probe=False,
+            )
         return job
 
 
@@ -175,12 +193,18 @@ def _call(ottu: Deletes, job: Job) -> _Answer:
     )
 
 
+def _counted_too_long_ago() -> _Answer:
+    """The call was not made: what was counted would leave the ledger before 24 hours were over since then."""
+    stalled = CallsPaused("the process stood still after the call was counted, and made none")
+    return _Answer("not_done", _named(stalled), refund=True, raised=stalled)
+
+
 def _settle(engine: Engine, job: Job, answer: _Answer, jitter: float) -> Result:
     """Write what was answered, and give the ticket back. Raises ``Superseded`` if the ticket stands no more."""
     with engine.begin() as connection:
         hold(connection, job.ticket)
-        if answer.raised is not None:
-            gate.close_if_it_is_everybodys(connection, answer.raised)
+        word, retry_after = answer.word, answer.retry_after_seconds
+        gate.heard(connection, word, who=job.ticket.customer, retry_after_seconds=retry_after)
         if answer.event == "refused" and answer.status_code == 403 and gate.credentials_doubted(connection):
             # Not this card's refusal, as far as we can know: the last list was refused for our credentials, too.
             answer = _Answer("not_done", answer.error, 403, refund=True)
@@ -226,10 +250,13 @@ def _note_late(engine: Engine, job: Job, answer: _Answer, late: Superseded) -> R
 
 
 def _put_off(engine: Engine, deletion_id: uuid.UUID, paused: CallsPaused | BudgetSpent, jitter: float) -> Result:
+    """Let it be due later. While the breaker is open a list has to find out whether calls may go on: one is asked for."""
     wait = after_failure(1, jitter=jitter, retry_after_seconds=paused.retry_after_seconds)
     with engine.begin() as connection:
+        probes = gate.waits_for_a_probe(connection)
+        customer = deleting.ask_for_a_list(connection, deletion_id) if probes else None
         deleting.put_off(connection, deletion_id, error=_named(paused), wait_seconds=wait)
-    return Result("paused", error=_named(paused))
+    return Result("paused", customer, _named(paused))
 
 
 def _give_up(engine: Engine, deletion_id: uuid.UUID) -> Result:

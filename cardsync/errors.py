@@ -16,7 +16,7 @@
     │   ├── OttuFault             5xx
     │   ├── InvalidAnswer         an answer, but not one to believe (shape, size, another customer's card)
     │   ├── CredentialsRefused    401 or 403 on the list itself: our key, not the customer, is the trouble
-    │   ├── CallsPaused           the gate before Ottu is closed (a 429, refused credentials); nothing was called
+    │   ├── CallsPaused           the gate before Ottu is closed (429, down, refused credentials); nothing was called
     │   └── BudgetSpent           the allowance of calls of the last 24 hours is used up; nothing was called
     ├── Terminal                trying again will not help
     │   └── OttuRejected          any other 4xx
@@ -98,7 +98,7 @@ class CredentialsRefused(Transient):
 
 
 class CallsPaused(Transient):
-    """The gate before Ottu is closed for everybody until a moment; nothing was called."""
+    """The gate before Ottu is closed, or another call's turn comes first (after a 429); nothing was called."""
 
     called = False
 

@@ -18,9 +18,9 @@ from sqlalchemy import Engine
 
 from cardsync import metrics
 from cardsync.bells import Bells
+from cardsync.core.allowance import Lane
 from cardsync.core.cards import Environment
 from cardsync.store import customers, freshness
-from cardsync.store.customers import Lane
 from cardsync.store.freshness import Freshness
 
 WAIT_SECONDS: Final = 5.0  # a checkout page's patience; also well below the 15 s of any proxy

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from cardsync import metrics
 from cardsync.believe import BeliefPolicy, believe
 from cardsync.core.backoff import after_failure
+from cardsync.core.breaker import word_of
 from cardsync.core.cards import Environment
 from cardsync.errors import (
     CardsyncError,
@@ -31,12 +32,14 @@ from cardsync.errors import (
 )
 from cardsync.ottu import CardList
 from cardsync.settings import Settings
-from cardsync.store import cards, customers, deleting, gate, observations
+from cardsync.store import budget, cards, customers, deleting, gate, observations
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
 
-LONGEST_WAIT_FOR_CREDENTIALS_SECONDS: Final = 40.0  # with the sweep's tick: under a minute after they work again
+# While all calls fail for everybody the breaker protects Ottu, and who finds that out is needed again as the next probe: with the
+# breaker and the sweep, all goes on under a minute after Ottu does.
+LONGEST_WAIT_OF_A_PROBE_SECONDS: Final = 20.0
 # A ticket stands for one call and the applying, and is renewed before each further page: short, because a customer whose
 # worker was killed waits this long for the next one.
 APPLY_SECONDS: Final = 5.0
@@ -178,7 +181,13 @@ class _Calls:
         with self._engine.begin() as connection:
             if self.made:
                 customers.renew(connection, self._ticket, lease_seconds=self._policy.lease_seconds)
-            gate.spend_call(connection, self._ticket.lane, daily_calls=self._policy.daily_calls)
+            budget.spend_call(
+                connection,
+                self._ticket.lane,
+                who=self._ticket.customer,
+                daily_calls=self._policy.daily_calls,
+                call_seconds=self._policy.lease_seconds,
+            )
         self.made += 1
 
     def count(self, outcome: str) -> None:
@@ -192,14 +201,14 @@ def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls
     """Give the ticket back, due again later."""
     counted = not isinstance(error, Transient) or error.called
     retry_after = error.retry_after_seconds if isinstance(error, Transient) else None
-    wait = after_failure(ticket.failures + 1, jitter=jitter, retry_after_seconds=retry_after)
-    if isinstance(error, CredentialsRefused):
-        wait = min(wait, LONGEST_WAIT_FOR_CREDENTIALS_SECONDS)
+    # What was not called is no failure of this customer's, and keeps none of its waits: it is back when calls may be.
+    wait = after_failure(ticket.failures + 1 if counted else 1, jitter=jitter, retry_after_seconds=retry_after)
     outcome: Outcome = "failed" if counted else "paused"
     try:
         with engine.begin() as connection:
+            if isinstance(error, CredentialsRefused) or (counted and gate.waits_for_a_probe(connection)):
+                wait = max(retry_after or 0.0, min(wait, LONGEST_WAIT_OF_A_PROBE_SECONDS))
             customers.fail(connection, ticket, error=_named(error), wait_seconds=wait, counted=counted)
-            gate.close_if_it_is_everybodys(connection, error)
             given_up = deleting.unlisted(
                 connection,
                 ticket.customer,
@@ -208,6 +217,7 @@ def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls
                 counted=counted,
                 wait_seconds=wait,
             )
+            gate.heard(connection, word_of(error), who=ticket.customer, retry_after_seconds=retry_after)
             if calls:
                 observations.record(connection, ticket, outcome=type(error).__name__, calls=calls)
     except Superseded as late:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync.core.schedule import choose
 from cardsync.settings import Settings
-from cardsync.store import customers, deleting, gate, inbox, schedule
+from cardsync.store import brake, budget, customers, deleting, gate, inbox, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +26,7 @@ log = structlog.get_logger(__name__)
 LOST_AFTER_SECONDS: Final = 5.0
 RING_AGAIN_SECONDS: Final = 10.0
 EVENTS_AT_ONCE: Final = 2_000
-CUSTOMERS_AT_ONCE: Final = 500
-DELETIONS_AT_ONCE: Final = 500
-# Routine sweeps use this much of the allowance, evenly over the day; the rest is for what is urgent.
-SWEEP_SHARE: Final = 0.8
-SECONDS_A_DAY: Final = 86_400
+CUSTOMERS_AT_ONCE: Final = 500  # and as many deletions
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,7 @@ def sweep(engine: Engine, policy: SweepPolicy, *, fraction: float) -> Due:
 def _lost_bells(engine: Engine, policy: SweepPolicy) -> Due:
     """What is due, and was rung for in vain or not at all."""
     with engine.begin() as connection:
-        if not gate.try_sweep_lock(connection):
+        if not brake.try_sweep_lock(connection):
             return Due()
         event_ids = inbox.overdue(
             connection,
@@ -85,29 +81,26 @@ def _lost_bells(engine: Engine, policy: SweepPolicy) -> Due:
             again_seconds=RING_AGAIN_SECONDS - LOST_AFTER_SECONDS,
             limit=EVENTS_AT_ONCE,
         )
+        most = gate.worth_ringing_for(connection, most=CUSTOMERS_AT_ONCE)
         # Also where Ottu offers no API for cards: what was asked for by SQL is then told that it cannot be done.
-        calls = deleting.due(connection, again_seconds=RING_AGAIN_SECONDS, limit=DELETIONS_AT_ONCE)
-        due = (
-            customers.due(connection, again_seconds=RING_AGAIN_SECONDS, limit=CUSTOMERS_AT_ONCE) if policy.lists else []
-        )
+        calls = deleting.due(connection, again_seconds=RING_AGAIN_SECONDS, limit=most)
+        due = customers.due(connection, again_seconds=RING_AGAIN_SECONDS, limit=most) if policy.lists else []
     return Due(tuple(event_ids), tuple(due), tuple(calls))
 
 
 def _routine(engine: Engine, policy: SweepPolicy, fraction: float) -> tuple[int, ...]:
     """Those of whom nothing was heard whom this tick's calls go to."""
     with engine.begin() as connection:
-        if not gate.try_sweep_lock(connection):
+        if not brake.try_sweep_lock(connection):
             return ()
-        gate.begin_pass_if_over(connection)
-        limit = _share(connection, policy, fraction)
+        brake.begin_pass_if_over(connection)
+        share = budget.routine_calls_now(connection, daily_calls=policy.daily_calls)
+    with engine.begin() as connection:  # another one: who waits for the gate's row need not wait for this choice
+        if not brake.try_sweep_lock(connection):
+            return ()
+        limit = min(CUSTOMERS_AT_ONCE, math.floor(share + fraction))
         if limit == 0:
             return ()
         heads = schedule.heads(connection, shortest_seconds=policy.look_again_seconds, limit=limit)
         chosen = choose(heads, turn=schedule.turns_dealt(connection), limit=limit)
         return tuple(schedule.deal(connection, chosen))
-
-
-def _share(connection: Connection, policy: SweepPolicy, fraction: float) -> int:
-    """How many routine calls this tick may make due."""
-    share = gate.seconds_since_sweep(connection) * policy.daily_calls * SWEEP_SHARE / SECONDS_A_DAY
-    return min(CUSTOMERS_AT_ONCE, math.floor(share + fraction))

@@ -18,8 +18,9 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from cardsync.core.allowance import allowed
 from cardsync.reconcile import Lists, ReconcilePolicy, Result, reconcile
-from cardsync.store import gate, operator, walks
+from cardsync.store import brake, budget, operator, walks
 from cardsync.store.walks import Walk
 
 POLL_SECONDS: Final = 0.1
@@ -132,7 +133,7 @@ class _Walkers:
         if self._stopping.is_set():
             self.stop("interrupted")
         with self._engine.connect() as connection:
-            left = gate.calls_left(connection, daily_calls=self._policy.lists.daily_calls)
+            left = budget.calls_left(connection, daily_calls=self._policy.lists.daily_calls, lane="sweep")
         with self._lock:
             return Step(
                 self._done + self._looked_at,
@@ -153,7 +154,7 @@ class _Walkers:
                 walks.end(connection, self._walk)
             seen, changed = walks.tally(connection, self._walk)
             held = operator.customers_held(connection)
-            left = gate.calls_left(connection, daily_calls=self._policy.lists.daily_calls)
+            left = budget.calls_left(connection, daily_calls=self._policy.lists.daily_calls, lane="sweep")
         missing = max(0, self._walk.expected - seen)
         failed = min(self._failed, missing)
         return Walked(seen, changed, failed, missing - failed, held, left, self._stopped_because)
@@ -163,7 +164,7 @@ class _Walkers:
         with self._lock:
             while not self._is_over() and not self._next and not self._is_through:
                 with self._engine.begin() as connection:
-                    gate.begin_pass_if_over(connection)
+                    brake.begin_pass_if_over(connection)
                     page = walks.page(connection, self._walk, after=self._after)
                 if page is None:
                     self._is_through = True
@@ -223,5 +224,5 @@ def seconds_to_go(left: int, *, looks_a_second: float, calls_left: int, daily_ca
         return 0.0
     if looks_a_second <= 0:
         return None
-    refill = max(0, left - calls_left) * SECONDS_A_DAY / (daily_calls * gate.ROUTINE_SHARE)
+    refill = max(0, left - calls_left) * SECONDS_A_DAY / max(1, allowed("sweep", daily_calls))
     return max(left / looks_a_second, refill)

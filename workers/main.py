@@ -24,7 +24,7 @@ from cardsync import db
 from cardsync.ottu import OttuClient
 from cardsync.reconcile import ReconcilePolicy
 from cardsync.settings import Settings
-from cardsync.store import gate
+from cardsync.store.secret import check_secret
 from workers.app import QUEUES, create_app
 from workers.bells import Ringer
 from workers.leader import STANDBY_SECONDS, Leadership, TickScheduler
@@ -160,7 +160,7 @@ def _wait_for_database(engine: Engine, settings: Settings, stopping: threading.E
     while not stopping.is_set():
         try:
             with engine.begin() as connection:
-                gate.check_secret(connection, settings.secret_bytes())
+                check_secret(connection, settings.secret_bytes())
         except SQLAlchemyError as error:
             if time.monotonic() - said > 10 * DATABASE_POLL_SECONDS:
                 log.warning("waiting_for_database", error=type(error).__name__)

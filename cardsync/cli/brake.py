@@ -6,6 +6,7 @@ import click
 
 from cardsync.cli import console
 from cardsync.store import customers, gate, operator
+from cardsync.store.brake import release_brake
 
 
 @click.group()
@@ -40,7 +41,7 @@ def release() -> None:
     """Let removals go on, counted from zero, and have the customers looked at again whom the brake held."""
     with console.engine(console.load("database")) as engine, engine.begin() as connection:
         held = customers.release_held(connection)  # customers before the gate: the order in which all others lock them
-        was_on = gate.release_brake(connection)
+        was_on = release_brake(connection)
     click.echo("The brake is released." if was_on else "The brake was not on.")
     if held:
         click.echo(f"{held} customers are looked at again.")

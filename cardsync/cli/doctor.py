@@ -1,6 +1,7 @@
 """``cardsync doctor``: is everything there that the processes need, and what to do where it is not.
 
-It changes nothing, but for one call to Ottu, which is counted in the budget. Every look has a bound in time.
+It changes nothing, but for one call to Ottu, which is counted in the budget, and of whose end the gate before Ottu hears.
+Every look has a bound in time.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from sqlalchemy import Engine, text
 
 from cardsync import db
 from cardsync.cli import console
-from cardsync.errors import BudgetSpent, CallsPaused, CardsyncError, CredentialsRefused, Misconfigured
+from cardsync.core.breaker import word_of
+from cardsync.errors import BudgetSpent, CallsPaused, CardsyncError, CredentialsRefused, Misconfigured, Transient
 from cardsync.settings import Need, Settings
-from cardsync.store import audits, gate, operator
+from cardsync.store import audits, budget, gate, operator
+from cardsync.store.gate import GateState
+from cardsync.store.secret import check_secret
 
 BROKER_SECONDS: Final = 2.0
 CLOCK_SECONDS: Final = 2.0  # a larger difference makes logs of several hosts hard to read; nothing worse
@@ -31,6 +35,7 @@ OLDEST_POSTGRESQL: Final = 15
 # Surely fewer than this served right: more than a long round of sweeps leaves behind. 5,000,000 customers are seen every 70 days;
 # if one in a hundred deletes a card a month, half a round later 1.2 % are wrong.
 RIGHT_SHARE: Final = 0.98
+OPERATOR: Final = 0  # whose call it is, for the gate: no customer's
 NEEDS: Final[tuple[Need, ...]] = ("database", "broker", "secret", "webhook", "ottu")
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -213,7 +218,7 @@ def _shared_state(engine: Engine, loaded: Settings) -> Iterator[Check]:
     with engine.connect() as connection:
         if loaded.secret_key is not None:
             try:
-                gate.check_secret(connection, loaded.secret_bytes())
+                check_secret(connection, loaded.secret_bytes())
                 yield Check("secret key", "ok", "is the database's")
             except Misconfigured as error:
                 yield Check("secret key", "failed", str(error), "set the one that it was first used with")
@@ -221,9 +226,17 @@ def _shared_state(engine: Engine, loaded: Settings) -> Iterator[Check]:
     if state.brake_engaged_at is not None:
         found = f"removals are held since {console.rfc3339(state.brake_engaged_at)}"
         yield Check("brake", "warning", found, "cardsync brake show")
-    if state.paused_until is not None:
-        found = f"no calls to Ottu until {console.rfc3339(state.paused_until)}: {state.paused_because}"
+    yield from _calls(state)
+
+
+def _calls(state: GateState) -> Iterator[Check]:
+    if state.paused_because is not None:
+        until = "one succeeds" if state.paused_until is None else console.rfc3339(state.paused_until)
+        found = f"no calls to Ottu until {until}: {state.paused_because}"
         yield Check("calls", "warning", found, "it opens by itself; look at the reason")
+    if state.calls_per_second is not None:
+        found = f"{state.calls_per_second:.1f} calls a second at the most, after a 429; routine looks stand back"
+        yield Check("pace", "warning", found, "it grows back by itself; see who else uses this API key")
 
 
 def _drift(engine: Engine, loaded: Settings) -> Check:
@@ -250,19 +263,8 @@ def _ottu(engine: Engine, loaded: Settings, offline: bool) -> Check:
     if offline or loaded.ottu_cards_api == "unavailable" or not loaded.ottu_credentials_set:
         why = "not asked" if offline else "no list here" if loaded.ottu_credentials_set else "not set"
         return Check("ottu", "skipped", why)
-    from cardsync.ottu import OttuClient
-
-    def spend() -> None:
-        with engine.begin() as connection:
-            gate.spend_call(connection, "audit", daily_calls=loaded.ottu_daily_calls)
-
     try:
-        client = OttuClient(loaded)
-        try:
-            nobody = f"cardsync-doctor-{secrets.token_hex(4)}"
-            client.list_cards("sandbox", nobody, deadline_seconds=loaded.ottu_timeout_s, before_call=spend)
-        finally:
-            client.close()
+        _ask(engine, loaded)
     except (CallsPaused, BudgetSpent) as error:
         return Check("ottu", "warning", f"not asked: {error}")
     except CredentialsRefused as error:
@@ -270,3 +272,34 @@ def _ottu(engine: Engine, loaded: Settings, offline: bool) -> Check:
     except CardsyncError as error:
         return Check("ottu", "failed", str(error), "see that OTTU_MERCHANT_ID or OTTU_BASE_URL is right")
     return Check("ottu", "ok", "takes our credentials and answers with a list")
+
+
+def _ask(engine: Engine, loaded: Settings) -> None:
+    """Ask for the list of nobody, counted like any call; the gate hears how it ended. Raises what went wrong."""
+    from cardsync.ottu import OttuClient
+
+    def spend() -> None:
+        with engine.begin() as connection:
+            budget.spend_call(
+                connection,
+                "read",  # a person waits for it, also while routine looks stand back
+                who=OPERATOR,
+                daily_calls=loaded.ottu_daily_calls,
+                call_seconds=loaded.ottu_timeout_s,
+            )
+
+    def tell(error: CardsyncError | None) -> None:
+        retry_after = error.retry_after_seconds if isinstance(error, Transient) else None
+        with engine.begin() as connection:
+            gate.heard(connection, word_of(error), who=OPERATOR, retry_after_seconds=retry_after)
+
+    client = OttuClient(loaded)
+    try:
+        nobody = f"cardsync-doctor-{secrets.token_hex(4)}"
+        client.list_cards("sandbox", nobody, deadline_seconds=loaded.ottu_timeout_s, before_call=spend)
+    except CardsyncError as error:
+        tell(error)
+        raise
+    finally:
+        client.close()
+    tell(None)

@@ -10,11 +10,11 @@ import click
 
 from cardsync.cli import console
 from cardsync.core import outlook, planner
+from cardsync.core.allowance import SECONDS_A_DAY, allowed, sweeps_a_day
 from cardsync.core.planner import Forecast, Group
 from cardsync.settings import Settings
-from cardsync.store import figures, schedule
+from cardsync.store import ledger, schedule
 from cardsync.store.schedule import Roll
-from cardsync.sweep import SECONDS_A_DAY, SWEEP_SHARE
 
 BUDGETS: Final = {"half": 0.5, "today's": 1.0, "double": 2.0}
 BAR_CHARACTERS: Final = 40
@@ -36,8 +36,7 @@ class Basis:
 
     def forecast(self, factor: float = 1.0) -> Forecast:
         """What comes of so many times the budget, while hints and deletions take what they take now."""
-        budget = self.daily_calls * factor
-        routine = max(1.0, min(budget * SWEEP_SHARE, budget - self.urgent_calls_a_day))
+        routine = max(1.0, sweeps_a_day(round(self.daily_calls * factor), self.urgent_calls_a_day))
         return planner.forecast(self.groups, routine, shortest_days=self.shortest_days)
 
 
@@ -61,13 +60,14 @@ def plan(customers: int | None, changes_per_day: float | None, as_json: bool) ->
 
 
 def _imagined(loaded: Settings, customers: int, changes_a_day: float | None) -> Basis:
+    sweeps = allowed("sweep", loaded.ottu_daily_calls) / loaded.ottu_daily_calls
     changes = changes_a_day or customers * outlook.PRIOR_CHANGES / outlook.PRIOR_DAYS
     return Basis(
         groups=planner.imagined(customers, changes),
         daily_calls=loaded.ottu_daily_calls,
         urgent_calls_a_day=0,
         shortest_days=loaded.look_again_seconds / SECONDS_A_DAY,
-        lanes={"sweep": SWEEP_SHARE, "kept for hints, reads and deletions": 1 - SWEEP_SHARE},
+        lanes={"sweep": sweeps, "kept for hints, reads and deletions": 1 - sweeps},
         roll=None,
         changes_from="an assumption" if changes_a_day is None else "as given",
     )
@@ -77,7 +77,7 @@ def _of_the_database() -> Basis:
     loaded = console.load("database")
     with console.engine(loaded) as engine, engine.connect() as connection:
         roll = schedule.roll(connection)
-        calls = figures.calls_by_lane(connection)
+        calls = ledger.spent_by_lane(connection)
     counts = list(roll.by_cadence)
     counts[outlook.NEWCOMERS] += roll.newcomers
     if not sum(counts):

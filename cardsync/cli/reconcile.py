@@ -24,7 +24,8 @@ from cardsync.cli import console
 from cardsync.core.cards import ENVIRONMENTS, Environment, is_customer_id
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
-from cardsync.store import customers, freshness, gate, operator
+from cardsync.store import budget, customers, freshness, gate, operator
+from cardsync.store.secret import check_secret
 
 if TYPE_CHECKING:  # the stories choose the place of their metrics at import, which is after the settings are read
     from cardsync.ottu import OttuClient
@@ -115,9 +116,9 @@ class _Reconciler:
         deadline = time.monotonic() + PAUSE_WAIT_SECONDS
         while time.monotonic() < deadline:
             with self.engine.connect() as connection:
-                paused = gate.state(connection).paused_until is not None
-                left = gate.calls_left(connection, daily_calls=self.policy.daily_calls)
-            if not paused:
+                wait = gate.seconds_to_wait(connection, "read")
+                left = budget.calls_left(connection, daily_calls=self.policy.daily_calls, lane="read")
+            if not wait:
                 return left > 0
             time.sleep(POLL_SECONDS)
         return False
@@ -130,7 +131,7 @@ def _reconciler(loaded: Settings) -> Iterator[_Reconciler]:
 
     with console.engine(loaded, connections=loaded.worker_threads + 1) as engine:
         with engine.begin() as connection:
-            gate.check_secret(connection, loaded.secret_bytes())  # binds it, if this is the first to write cards
+            check_secret(connection, loaded.secret_bytes())  # binds it, if this is the first to write cards
         client = OttuClient(loaded)
         try:
             yield _Reconciler(engine, client, ReconcilePolicy.of(loaded))

@@ -52,13 +52,13 @@ def _check_secret_if_the_database_answers(found: Settings) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from cardsync import db
-    from cardsync.store import gate
+    from cardsync.store.secret import check_secret
 
     assert found.database_url is not None
     engine = db.make_engine(found.database_url.get_secret_value(), name="cardsync web start", pool_size=1)
     try:
         with engine.begin() as connection:
-            gate.check_secret(connection, found.secret_bytes())
+            check_secret(connection, found.secret_bytes())
     except SQLAlchemyError as error:
         log.warning("database_away_at_start", error=type(error).__name__)
     finally:

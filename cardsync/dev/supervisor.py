@@ -40,7 +40,7 @@ from cardsync.dev.simulator.shoppers import ShopperEvent
 from cardsync.dev.valkey import EmbeddedValkey
 from cardsync.dev.welcome import Running, facts
 from cardsync.settings import Need, Settings
-from cardsync.store import gate
+from cardsync.store.secret import check_secret
 
 NEEDS: Final[tuple[Need, ...]] = ("database", "broker", "secret", "webhook", "ottu")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -159,7 +159,7 @@ class Supervisor:
         engine = db.make_engine(url, name="cardsync dev", pool_size=2, autocommit=True)
         running.callback(engine.dispose)
         with engine.begin() as connection:
-            gate.check_secret(connection, effective.secret_bytes())
+            check_secret(connection, effective.secret_bytes())
         self._step("the database is migrated", began)
         return engine
 

@@ -21,6 +21,7 @@ from ottu import urls
 from ottu.auth import APIKeyAuth, BasicAuth
 from ottu.enums import HTTPMethod
 
+from cardsync.core.allowance import COMMIT_SECONDS
 from cardsync.core.cards import ENVIRONMENTS, Environment, ListedCard, Token, is_customer_id
 from cardsync.errors import InvalidAnswer, Misconfigured, OttuUnavailable, UnusableCard
 from cardsync.ottu.handler import NOT_JSON, QuietOttu
@@ -92,6 +93,8 @@ class OttuClient:
             # Calls share nothing but the connection.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
+        # A call is counted before it is made, and the count is good for so long (``core.allowance``).
+        self._counted_seconds = settings.ottu_timeout_s + COMMIT_SECONDS
         self._ottu: dict[Environment, QuietOttu] = {
             environment: QuietOttu(
                 settings.ottu_url,
@@ -121,8 +124,10 @@ class OttuClient:
         with within(deadline_seconds):
             while calls == 0 or listing.next is not None:
                 _check_time()
-                before_call()
-                listing.take(_listed(_page(ottu, customer_id, listing)))
+                with within(self._counted_seconds):
+                    before_call()
+                    content = _listed(_page(ottu, customer_id, listing))
+                listing.take(content)
                 calls += 1
         return CardList(listing.complete(), calls)
 
@@ -142,8 +147,9 @@ class OttuClient:
         """
         _check_customer(customer_id)
         segment = _path_segment(token)
-        before_call()
-        answer = self._ottu[environment].cards.delete(segment, customer_id=customer_id)
+        with within(self._counted_seconds):
+            before_call()
+            answer = self._ottu[environment].cards.delete(segment, customer_id=customer_id)
         status_code: int = answer["status_code"]
         if check_deleted(status_code, answer["headers"], dt.datetime.now(dt.UTC)):
             return DeleteAnswer(status_code, None)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy import Connection, text
 
+from cardsync.core.allowance import Lane
 from cardsync.core.cards import Environment
 from cardsync.core.outlook import History, Outlook
 from cardsync.errors import Superseded
-
-Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit"]
 
 LAST_ERROR_MAX: Final = 200  # characters
 LONGEST_WAIT_WITH_A_HINT_SECONDS: Final = 30.0
@@ -60,7 +59,9 @@ def touch(connection: Connection, environment: Environment, customer_id: str) ->
 
 
 # While Ottu fails for this customer, a fresh hint does not end the wait: the backoff protects Ottu. But it shortens a long one,
-# since the trouble may be over. Otherwise the customer is due now, ahead of any later date that a sweep had set.
+# since the trouble may be over. Otherwise the customer is due now, ahead of any later date that a sweep had set. A deletion's
+# lane stays until a list is believed, whatever else comes in or fails: its proof may use the reserve of calls that its own call
+# was made from.
 _MARK = text("""
     UPDATE cardsync.customers
     SET dirty_no = greatest(dirty_no, coalesce(:evidence_no, nextval('cardsync.observation_no'))),
@@ -68,7 +69,7 @@ _MARK = text("""
         due_at = CASE WHEN failures > 0 AND due_at IS NOT NULL
                       THEN least(due_at, clock_timestamp() + make_interval(secs => :longest_wait_seconds))
                       ELSE least(due_at, clock_timestamp()) END,
-        lane = CASE WHEN failures > 0 THEN 'retry' ELSE :lane END,
+        lane = CASE WHEN 'deletion' IN (lane, :lane) THEN 'deletion' WHEN failures > 0 THEN 'retry' ELSE :lane END,
         rung_at = clock_timestamp()
     WHERE id = :customer
 """)
@@ -189,7 +190,7 @@ _FAIL = text("""
     SET ticket_no = NULL, asked_at = NULL, lease_until = NULL, rung_at = NULL,
         failures = failures + :counted, last_error = :error,
         due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
-        lane = CASE WHEN :counted = 0 OR lane IN ('sweep', 'audit') THEN lane ELSE 'retry' END
+        lane = CASE WHEN :counted = 0 OR lane IN ('deletion', 'sweep', 'audit') THEN lane ELSE 'retry' END
     WHERE id = :customer AND ticket_no = :number
 """)
 

@@ -20,7 +20,7 @@ from cardsync.core.cards import Token
 from cardsync.core.deletion import GIVE_UP_SECONDS, Event, Phase, is_over, next_phase
 from cardsync.core.diff import Verdict
 from cardsync.errors import Superseded
-from cardsync.store import deletions, receipts
+from cardsync.store import customers, deletions, receipts
 from cardsync.store.customers import Ticket
 
 ERROR_MAX: Final = 400  # characters: Ottu's words are at most 300
@@ -88,6 +88,19 @@ def begin(connection: Connection, deletion_id: uuid.UUID, *, lease_seconds: floa
     moved = connection.execute(_CALLING, calling).one()
     receipts.add(connection, deletion_id, "called", attempt=moved.attempts, call_no=ticket.number)
     return Job(deletion_id, Token(token), ticket, moved.failures, moved.tried_since)
+
+
+_CUSTOMER_OF_ASKED = text(
+    "SELECT customer FROM cardsync.deletions WHERE deletion_id = :deletion_id AND phase = 'asked'"
+)
+
+
+def ask_for_a_list(connection: Connection, deletion_id: uuid.UUID) -> int | None:
+    """Make the customer due whose deletion waits for its call; return the customer, ``None`` if it does not wait."""
+    customer: int | None = connection.execute(_CUSTOMER_OF_ASKED, {"deletion_id": deletion_id}).scalar_one_or_none()
+    if customer is not None:
+        customers.mark_dirty(connection, customer, evidence_no=None, lane="deletion")
+    return customer
 
 
 _PUT_OFF = text("""

@@ -8,7 +8,9 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from cardsync.store import deletions, schedule
+from cardsync.core.allowance import Lane
+from cardsync.store import deletions, gate, ledger, schedule
+from cardsync.store.gate import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +24,15 @@ class QueueFigures:
     oldest_due_seconds: float
     open_deletions: int
     oldest_deletion_seconds: float
-    calls_paused: bool
+    calls_paused_because: Reason | None
+    calls_per_second: float | None  # the limited pace after a 429
     removal_brake_engaged: bool
     feed_head: int
-    calls_by_lane: Mapping[str, int]
+    calls_by_lane: Mapping[Lane, int]
 
 
 _QUEUES = text("""
     SELECT pending.*, failed.*, due.*, deletions.*,
-           coalesce(gate.paused_until > clock_timestamp(), false) AS calls_paused,
-           gate.brake_engaged_at IS NOT NULL AS removal_brake_engaged,
            (SELECT seq FROM cardsync.feed_head) AS feed_head
     FROM (SELECT count(*) AS pending_events,
                  coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8 AS oldest_pending_seconds
@@ -42,25 +43,21 @@ _QUEUES = text("""
           FROM cardsync.customers WHERE due_at <= statement_timestamp()) AS due,
          (SELECT count(*) AS open_deletions,
                  coalesce(extract(epoch FROM clock_timestamp() - min(requested_at)), 0)::float8 AS oldest_deletion_seconds
-          FROM cardsync.deletions WHERE phase IN ('asked', 'calling', 'proving', 'refused')) AS deletions,
-         cardsync.gate AS gate
+          FROM cardsync.deletions WHERE phase IN ('asked', 'calling', 'proving', 'refused')) AS deletions
 """)
-# The same 24 hours, and the same minute for the granularity, as the budget itself goes by (store.gate).
-_CALLS = text("""
-    SELECT lane, sum(calls)::bigint AS calls FROM cardsync.call_minutes
-    WHERE minute > statement_timestamp() - interval '1441 minutes' GROUP BY lane
-""")
-
-
-def calls_by_lane(connection: Connection) -> dict[str, int]:
-    """The calls of the last 24 hours, as the budget counts them."""
-    return {row.lane: row.calls for row in connection.execute(_CALLS)}
 
 
 def queues(connection: Connection) -> QueueFigures:
     """Read what an index answers."""
     row = connection.execute(_QUEUES).one()
-    return QueueFigures(**row._asdict(), calls_by_lane=calls_by_lane(connection))
+    state = gate.state(connection)
+    return QueueFigures(
+        **row._asdict(),
+        calls_paused_because=state.reason,
+        calls_per_second=state.calls_per_second,
+        removal_brake_engaged=state.brake_engaged_at is not None,
+        calls_by_lane=ledger.spent_by_lane(connection),
+    )
 
 
 @dataclass(frozen=True, slots=True)

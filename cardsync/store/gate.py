@@ -1,82 +1,156 @@
-"""What all processes share before they call Ottu or remove cards: the budget, the pause, the brake, the pace of sweeps."""
+"""The gate before Ottu, which all processes share: the pause and the pace after a 429, and the breaker.
+
+All of it is one row. What happens to it is decided purely (``core.pace``, ``core.breaker``), under the row's lock, by the
+database's clock. Whoever makes a call says how it ended (``heard``); without a word from anybody, all opens by itself.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-import hmac
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
-from cardsync.errors import (
-    BudgetSpent,
-    CallsPaused,
-    CardsyncError,
-    CredentialsRefused,
-    Misconfigured,
-    OttuThrottled,
-)
-from cardsync.store.customers import Lane
+from cardsync.core import breaker as breakers
+from cardsync.core import pace as paces
+from cardsync.core.allowance import Lane
+from cardsync.core.breaker import Breaker, Word
+from cardsync.core.pace import Pace
+from cardsync.errors import CallsPaused
+from cardsync.store import ledger
 
-LONGEST_PAUSE_SECONDS: Final = 3_600.0
-# Of the allowance, what routine looks may use up; the rest is kept for hints and deletions, whatever the sweeps want.
-ROUTINE_SHARE: Final = 0.9
-PASS_SECONDS: Final = 86_400  # one pass of sweeps, for the brake: a day, the span that the budget of calls is given for
+Reason = Literal["throttled", "down", "credentials"]
+BECAUSE: Final[dict[Reason, str]] = {
+    "throttled": "throttled by Ottu",
+    "down": "Ottu is down",
+    "credentials": "credentials refused",
+}
 
-# While Ottu refuses our credentials no customer's attempt can succeed: one try in this time tells when they work again. A
-# refusal while other lists work is the one customer's trouble, and must not stop everybody.
-CREDENTIALS_PAUSE_SECONDS: Final = 20.0
-LISTS_WORK_SECONDS: Final = 60.0
 # A 429 without ``Retry-After``: long enough to be heard, short enough to be forgotten.
 THROTTLED_PAUSE_SECONDS: Final = 5.0
-
-# The lock on the one row makes counting and taking one step for all processes. Whether Ottu's day is a calendar day or the
-# last 24 hours is not said; the last 24 hours is the stricter reading, and a minute is added for the granularity.
-_LOCK = text("""
-    SELECT paused_until, paused_because, extract(epoch FROM paused_until - clock_timestamp())::float8 AS paused_seconds
-    FROM cardsync.gate FOR UPDATE
-""")
-_SPENT = text("""
-    SELECT coalesce(sum(calls), 0)::bigint AS calls,
-           extract(epoch FROM min(minute) + interval '1441 minutes' - clock_timestamp())::float8 AS frees_in_seconds
-    FROM cardsync.call_minutes WHERE minute > statement_timestamp() - interval '1441 minutes'
-""")
-_COUNT = text("""
-    INSERT INTO cardsync.call_minutes AS m (minute, lane, calls)
-    VALUES (date_trunc('minute', clock_timestamp()), :lane, 1)
-    ON CONFLICT (minute, lane) DO UPDATE SET calls = m.calls + 1
-""")
+LONGEST_PAUSE_SECONDS: Final = breakers.LONGEST_SHUT_SECONDS
+FEW: Final = 5  # one of them is the next probe, and its worker may die
+# A refusal while other lists work is the one customer's trouble, and must not stop everybody.
+LISTS_WORK_SECONDS: Final = 60.0
 
 
-def spend_call(connection: Connection, lane: Lane, *, daily_calls: int) -> None:
-    """Count one call before it is made. Raises ``CallsPaused`` or ``BudgetSpent`` if it must not be made now."""
-    gate = connection.execute(_LOCK).one()
-    if gate.paused_seconds is not None and gate.paused_seconds > 0:
-        raise CallsPaused(f"calls are paused: {gate.paused_because}", retry_after_seconds=gate.paused_seconds)
-    spent = connection.execute(_SPENT).one()
-    allowed = daily_calls * ROUTINE_SHARE if lane in ("sweep", "audit") else daily_calls
-    if spent.calls >= allowed:
-        wait = max(1.0, min(LONGEST_PAUSE_SECONDS, spent.frees_in_seconds or 1.0))
-        raise BudgetSpent("the calls of the last 24 hours are used up", retry_after_seconds=wait)
-    connection.execute(_COUNT, {"lane": lane})
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    """The row, read at ``now``."""
+
+    now: dt.datetime
+    paused_until: dt.datetime | None
+    pace: Pace | None
+    breaker: Breaker
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why calls are paused; ``None`` if they are not."""
+        if self.breaker.reason is not None:
+            return self.breaker.reason
+        return "throttled" if breakers.seconds_shut(self.paused_until, self.now) else None
+
+    def seconds_to_wait(self, lane: Lane, who: int, *, may_probe: bool = True) -> float:
+        """How long until such a call may be tried again; 0 if it may be made now."""
+        return max(
+            breakers.seconds_shut(self.paused_until, self.now),
+            breakers.seconds_to_wait(self.breaker, who, self.now, may_probe=may_probe),
+            paces.seconds_to_wait(self.pace, lane, self.now),
+        )
 
 
-def calls_left(connection: Connection, *, daily_calls: int) -> int:
-    """How many calls the allowance of the last 24 hours still has."""
-    spent: int = connection.execute(_SPENT).one().calls
-    return max(0, daily_calls - spent)
+_COLUMNS: Final = """
+    clock_timestamp() AS now, paused_until, pace_per_second, pace_since, pace_next_at, breaker_reason, breaker_opened_at,
+    breaker_shut_until, breaker_probing, breaker_failing, breaker_failed_at
+"""
+_READ = text(f"SELECT {_COLUMNS} FROM cardsync.gate")
+_LOCK = text(f"SELECT {_COLUMNS} FROM cardsync.gate FOR UPDATE")
 
 
-_PAUSE = text("""
+def _gate(row: Row[Any]) -> _Gate:
+    limited = row.pace_per_second is not None
+    return _Gate(
+        now=row.now,
+        paused_until=row.paused_until,
+        pace=Pace(row.pace_per_second, row.pace_since, row.pace_next_at) if limited else None,
+        breaker=Breaker(
+            reason=row.breaker_reason,
+            opened_at=row.breaker_opened_at,
+            shut_until=row.breaker_shut_until,
+            probing=row.breaker_probing,
+            failing=tuple(row.breaker_failing),
+            failed_at=row.breaker_failed_at,
+        ),
+    )
+
+
+_SAVE = text("""
     UPDATE cardsync.gate
-    SET paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => :seconds)), paused_because = :because
+    SET paused_until = :paused_until, paused_because = :paused_because,
+        pace_per_second = :per_second, pace_since = :since, pace_next_at = :next_at,
+        breaker_reason = :reason, breaker_opened_at = :opened_at, breaker_shut_until = :shut_until,
+        breaker_probing = :probing, breaker_failing = :failing, breaker_failed_at = :failed_at
 """)
 
 
-def pause_calls(connection: Connection, *, seconds: float, because: str) -> None:
-    """Close the gate for everybody, for a while that is bounded; it opens by itself."""
-    connection.execute(_PAUSE, {"seconds": min(LONGEST_PAUSE_SECONDS, max(0.0, seconds)), "because": because})
+def _save(connection: Connection, paused_until: dt.datetime | None, pace: Pace | None, breaker: Breaker) -> None:
+    parameters = {
+        "paused_until": paused_until,
+        "paused_because": None if paused_until is None else BECAUSE["throttled"],
+        "per_second": None if pace is None else pace.per_second,
+        "since": None if pace is None else pace.since,
+        "next_at": None if pace is None else pace.next_at,
+        "reason": breaker.reason,
+        "opened_at": breaker.opened_at,
+        "shut_until": breaker.shut_until,
+        "probing": breaker.probing,
+        "failing": list(breaker.failing),
+        "failed_at": breaker.failed_at,
+    }
+    connection.execute(_SAVE, parameters)
+
+
+def let_through(connection: Connection, lane: Lane, *, who: int, call_seconds: float, may_probe: bool) -> None:
+    """Take the gate's row, and let one call pass. Raises ``CallsPaused`` if it must not be made now."""
+    gate = _gate(connection.execute(_LOCK).one())
+    wait = gate.seconds_to_wait(lane, who, may_probe=may_probe)
+    if wait > 0:
+        because = f"calls are paused: {BECAUSE[gate.reason]}" if gate.reason else "calls are slowed down after a 429"
+        raise CallsPaused(because, retry_after_seconds=wait)
+    pace = paces.taken(gate.pace, gate.now)
+    breaker = breakers.let_through(gate.breaker, who, gate.now, call_seconds=call_seconds)
+    if (pace, breaker) != (gate.pace, gate.breaker):
+        _save(connection, gate.paused_until, pace, breaker)
+
+
+# A success says something new only while failures are remembered: nobody waits for the row's lock to say that all is well.
+_ALL_IS_WELL = text("SELECT breaker_reason IS NULL AND breaker_failing = '{}' FROM cardsync.gate")
+
+
+def heard(connection: Connection, word: Word | None, *, who: int, retry_after_seconds: float | None = None) -> None:
+    """Note how a call about customer ``who`` ended; ``None``, that nothing was called, changes nothing."""
+    if word is None or (word in ("answered", "rejected") and connection.execute(_ALL_IS_WELL).scalar_one()):
+        return
+    works = word == "refused" and lists_work(connection, within_seconds=LISTS_WORK_SECONDS)
+    gate = _gate(connection.execute(_LOCK).one())
+    breaker = breakers.heard(gate.breaker, word, who, gate.now, lists_work=works)
+    paused_until, pace = gate.paused_until, gate.pace
+    if word == "throttled":
+        seconds = THROTTLED_PAUSE_SECONDS if retry_after_seconds is None else retry_after_seconds
+        paused_until = gate.now + dt.timedelta(seconds=min(LONGEST_PAUSE_SECONDS, max(0.0, seconds)))
+        before = breakers.seconds_shut(gate.paused_until, gate.now)
+        if before and gate.paused_until is not None:  # the same word, said to a call that was under way
+            paused_until = max(paused_until, gate.paused_until)
+        pace = paces.throttled(
+            gate.pace,
+            gate.now,
+            made_per_second=ledger.calls_per_second(connection),
+            until=paused_until,
+            again=before > 0,
+        )
+    _save(connection, paused_until, pace, breaker)
 
 
 _LISTS_WORK = text("""
@@ -93,15 +167,6 @@ def lists_work(connection: Connection, *, within_seconds: float) -> bool:
     return work
 
 
-def close_if_it_is_everybodys(connection: Connection, error: CardsyncError) -> None:
-    """Close the gate for a while if what a call ran into would meet everybody's calls."""
-    if isinstance(error, OttuThrottled):
-        seconds = error.retry_after_seconds or THROTTLED_PAUSE_SECONDS
-        pause_calls(connection, seconds=seconds, because="throttled by Ottu")
-    elif isinstance(error, CredentialsRefused) and not lists_work(connection, within_seconds=LISTS_WORK_SECONDS):
-        pause_calls(connection, seconds=CREDENTIALS_PAUSE_SECONDS, because="credentials refused")
-
-
 # The newest word on our credentials, from whichever list was asked for last.
 _DOUBTED = text("""
     SELECT outcome = 'CredentialsRefused' FROM cardsync.observations
@@ -116,9 +181,43 @@ def credentials_doubted(connection: Connection) -> bool:
     return bool(connection.execute(_DOUBTED, {"seconds": LISTS_WORK_SECONDS}).scalar_one_or_none())
 
 
+def waits_for_a_probe(connection: Connection) -> bool:
+    """Tell whether the breaker is open: only a list that is let through finds out whether calls may go on."""
+    return _gate(connection.execute(_READ).one()).breaker.reason is not None
+
+
+def seconds_to_wait(connection: Connection, lane: Lane) -> float:
+    """How long a caller in this lane should wait before it tries; 0 if it may try now."""
+    return _gate(connection.execute(_READ).one()).seconds_to_wait(lane, -1)
+
+
+def worth_ringing_for(connection: Connection, *, most: int) -> int:
+    """How many of those who are due a sweep should ring for: a few while calls are paused, two ticks' calls while slowed down.
+
+    Whoever is rung for in vain costs three transactions; thousands may wait for Ottu to come back.
+    """
+    gate = _gate(connection.execute(_READ).one())
+    rate = paces.now_per_second(gate.pace, gate.now)
+    if gate.reason is None and rate is None:
+        return most
+    return min(most, max(FEW, math.ceil(2 * (rate or 0.0))))
+
+
+def routine_calls_at_once(connection: Connection) -> float:
+    """How many routine calls the gate would let through now: none, one as a probe, or any number."""
+    gate = _gate(connection.execute(_READ).one())
+    if gate.seconds_to_wait("sweep", -1) > 0:
+        return 0.0
+    return math.inf if gate.breaker.reason is None else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """The shared state as an operator sees it."""
+    """The shared state as an operator sees it.
+
+    ``paused_because`` holds as long as calls are paused; ``paused_until`` is ``None`` as soon as one may be tried.
+    ``calls_per_second`` is the limited pace after a 429, ``None`` without one.
+    """
 
     paused_until: dt.datetime | None
     paused_because: str | None
@@ -126,109 +225,25 @@ class GateState:
     pass_cards: int
     pass_removed: int
     swept_at: dt.datetime | None
+    reason: Reason | None = None
+    calls_per_second: float | None = None
 
 
-_STATE = text("""
-    SELECT CASE WHEN paused_until > clock_timestamp() THEN paused_until END AS paused_until,
-           CASE WHEN paused_until > clock_timestamp() THEN paused_because END AS paused_because,
-           brake_engaged_at, pass_cards, pass_removed, swept_at
-    FROM cardsync.gate
-""")
+_STATE = text(f"SELECT {_COLUMNS}, brake_engaged_at, pass_cards, pass_removed, swept_at FROM cardsync.gate")
 
 
 def state(connection: Connection) -> GateState:
     """Read the shared state."""
-    return GateState(*connection.execute(_STATE).one())
-
-
-_BRAKE = text("SELECT brake_engaged_at, pass_cards, pass_removed FROM cardsync.gate FOR UPDATE")
-_ENGAGE = text("UPDATE cardsync.gate SET brake_engaged_at = clock_timestamp() WHERE brake_engaged_at IS NULL")
-_COUNT_REMOVED = text("UPDATE cardsync.gate SET pass_removed = pass_removed + :count")
-
-
-def may_remove(connection: Connection, count: int, *, sweeping: bool, share: float, floor: int) -> bool:
-    """Tell whether ``count`` cards may be removed for their absence; a sweep that goes too far engages the brake.
-
-    An empty list for everybody is far likelier a fault at Ottu's than the truth: when one pass of sweeps would remove more
-    than ``share`` of all cards (or ``floor``, if that is more), removals stop for all until an operator releases them.
-    """
-    if count == 0:
-        return True
-    brake = connection.execute(_BRAKE).one()
-    if brake.brake_engaged_at is not None:
-        return False
-    if not sweeping:
-        return True
-    if brake.pass_removed + count > max(floor, share * brake.pass_cards):
-        connection.execute(_ENGAGE)
-        return False
-    connection.execute(_COUNT_REMOVED, {"count": count})
-    return True
-
-
-_FORGET_CALLS = text("DELETE FROM cardsync.call_minutes WHERE minute < statement_timestamp() - interval '2 days'")
-_BEGIN_PASS = text("""
-    UPDATE cardsync.gate
-    SET pass_started_at = clock_timestamp(), pass_removed = 0,
-        pass_cards = (SELECT count(*) FROM cardsync.cards WHERE status = 'active')
-    WHERE pass_started_at IS NULL OR pass_started_at < clock_timestamp() - make_interval(secs => :pass_seconds)
-""")
-_RELEASE = text("""
-    UPDATE cardsync.gate
-    SET brake_engaged_at = NULL, pass_started_at = clock_timestamp(), pass_removed = 0,
-        pass_cards = (SELECT count(*) FROM cardsync.cards WHERE status = 'active')
-    WHERE brake_engaged_at IS NOT NULL
-""")
-
-
-def begin_pass_if_over(connection: Connection) -> None:
-    """Begin a new pass of sweeps when the last one is a day old; the brake measures its removals against the cards now."""
-    if connection.execute(_BEGIN_PASS, {"pass_seconds": PASS_SECONDS}).rowcount:
-        connection.execute(_FORGET_CALLS)
-
-
-def release_brake(connection: Connection) -> bool:
-    """Let removals go on, counted from zero; false if the brake was not on."""
-    return connection.execute(_RELEASE).rowcount == 1
-
-
-# A missed tick (a beat that changed hosts, a full queue) is made up for, but for a minute at the most: no storm after a night.
-_PACE = text("""
-    UPDATE cardsync.gate AS g SET swept_at = clock_timestamp()
-    FROM (SELECT swept_at AS before FROM cardsync.gate FOR UPDATE) AS last
-    RETURNING least(60.0, coalesce(extract(epoch FROM g.swept_at - last.before), 0))::float8
-""")
-
-
-def seconds_since_sweep(connection: Connection) -> float:
-    """Note that the routine sweep runs now; the seconds since it last did, 60 at the most."""
-    elapsed: float = connection.execute(_PACE).scalar_one()
-    return elapsed
-
-
-_TRY_SWEEP = text("SELECT pg_try_advisory_xact_lock(cast(:key AS bigint))")
-SWEEP_LOCK: Final = 0x6361726473796E63  # "cardsync"
-
-
-def try_sweep_lock(connection: Connection) -> bool:
-    """Take the lock that lets one sweep run at a time, until the transaction ends; false if another runs."""
-    taken: bool = connection.execute(_TRY_SWEEP, {"key": SWEEP_LOCK}).scalar_one()
-    return taken
-
-
-_SET_CHECK = text("UPDATE cardsync.gate SET secret_check = :check WHERE secret_check IS NULL")
-_GET_CHECK = text("SELECT secret_check FROM cardsync.gate")
-
-
-def check_secret(connection: Connection, secret: bytes) -> None:
-    """Bind the database to the fingerprints' key at first use. Raises ``Misconfigured`` if it was made with another.
-
-    With another key every card would look new and every known one absent.
-    """
-    check = hmac.digest(secret, b"card-token-fingerprints", "sha256")
-    known = connection.execute(_GET_CHECK).scalar_one()
-    if known is None:
-        connection.execute(_SET_CHECK, {"check": check})
-        known = connection.execute(_GET_CHECK).scalar_one()
-    if not hmac.compare_digest(known, check):
-        raise Misconfigured("CARDSYNC_SECRET_KEY is not the one that this database was first used with")
+    row = connection.execute(_STATE).one()
+    gate = _gate(row)
+    shut = max(breakers.seconds_shut(m, gate.now) for m in (gate.paused_until, gate.breaker.shut_until))
+    return GateState(
+        paused_until=gate.now + dt.timedelta(seconds=shut) if shut else None,
+        paused_because=None if gate.reason is None else BECAUSE[gate.reason],
+        brake_engaged_at=row.brake_engaged_at,
+        pass_cards=row.pass_cards,
+        pass_removed=row.pass_removed,
+        swept_at=row.swept_at,
+        reason=gate.reason,
+        calls_per_second=paces.now_per_second(gate.pace, gate.now),
+    )

@@ -33,6 +33,7 @@ class Base(DeclarativeBase):
         dt.datetime: TIMESTAMP(timezone=True),
         dt.date: Date,
         list[str]: ARRAY(Text),
+        list[int]: ARRAY(BigInteger),
         dict[str, Any]: JSONB,
     }
     __table_args__: Any = {"schema": SCHEMA}  # noqa: RUF012
@@ -243,7 +244,7 @@ class CallMinuteRow(Base):
 
 
 class GateRow(Base):
-    """One row of shared state: the gate before Ottu, the brake on removals, the pace of sweeps, the secret's check."""
+    """One row of shared state: the gate before Ottu, the brake on removals, the sweeps, the secret's check."""
 
     __tablename__ = "gate"
 
@@ -256,6 +257,15 @@ class GateRow(Base):
     pass_removed: Mapped[int] = mapped_column(server_default=text("0"))
     brake_engaged_at: Mapped[dt.datetime | None]
     secret_check: Mapped[bytes | None]
+    pace_per_second: Mapped[float | None]
+    pace_since: Mapped[dt.datetime | None]
+    pace_next_at: Mapped[dt.datetime | None]
+    breaker_reason: Mapped[str | None]
+    breaker_opened_at: Mapped[dt.datetime | None]
+    breaker_shut_until: Mapped[dt.datetime | None]
+    breaker_probing: Mapped[int | None]
+    breaker_failing: Mapped[list[int]] = mapped_column(server_default=text("'{}'::bigint[]"))
+    breaker_failed_at: Mapped[dt.datetime | None]
 
 
 class ScheduleRow(Base):

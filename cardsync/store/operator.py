@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from cardsync.store.customers import Lane
+from cardsync.core.allowance import Lane
 
 _HURRY = text("""
     UPDATE cardsync.customers SET due_at = least(due_at, clock_timestamp()), lane = :lane

@@ -6,6 +6,7 @@ Gauges are read when asked for, within a bound: while the database is away the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
@@ -18,11 +19,11 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cardsync.core.allowance import SECONDS_A_DAY, sweeps_a_day
 from cardsync.core.planner import of_cadences, pace
 from cardsync.metrics_files import is_shared
 from cardsync.settings import Settings
-from cardsync.store import audits, figures, retention
-from cardsync.sweep import SECONDS_A_DAY, SWEEP_SHARE
+from cardsync.store import audits, figures, gate, retention
 from cardsync.web.probes import NoAnswer, Probe
 from cardsync.web.services import Services
 
@@ -133,7 +134,19 @@ def _queue_gauges(queues: figures.QueueFigures, daily_calls: int) -> Iterator[Me
         queues.calls_by_lane.items(),
     )
     yield _gauge("cardsync_ottu_calls_budget", "Calls allowed in 24 hours.", daily_calls)
-    yield _gauge("cardsync_ottu_calls_paused", "Whether all calls are paused.", queues.calls_paused)
+    because = queues.calls_paused_because
+    yield _gauge("cardsync_ottu_calls_paused", "Whether all calls are paused.", because is not None)
+    yield _gauges(
+        "cardsync_ottu_calls_paused_because",
+        "Whether all calls are paused, by reason: throttled, down, credentials.",
+        "reason",
+        [(reason, because == reason) for reason in gate.BECAUSE],
+    )
+    yield _gauge(
+        "cardsync_ottu_calls_per_second_limit",
+        "The pace of all calls together after a 429; infinite while nothing limits it.",
+        math.inf if queues.calls_per_second is None else queues.calls_per_second,
+    )
     yield _gauge(
         "cardsync_removal_brake_engaged",
         "Whether removals are stopped until an operator releases them.",
@@ -201,7 +214,7 @@ def _schedule_gauges(stock: figures.StockFigures, settings: Settings) -> Iterato
         enumerate(stock.by_cadence),
     )
     if any(stock.by_cadence):
-        routine, shortest = settings.ottu_daily_calls * SWEEP_SHARE, settings.look_again_seconds / SECONDS_A_DAY
+        routine, shortest = sweeps_a_day(settings.ottu_daily_calls, 0), settings.look_again_seconds / SECONDS_A_DAY
         paced = pace(of_cadences(stock.by_cadence), routine, shortest_days=shortest)
         yield _gauges(
             "cardsync_cadence_interval_seconds",

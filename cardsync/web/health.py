@@ -21,6 +21,8 @@ from cardsync import db
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 from cardsync.store import gate
+from cardsync.store.gate import GateState
+from cardsync.store.secret import check_secret
 from cardsync.web.probes import NoAnswer, Probe
 from cardsync.web.services import Services
 
@@ -88,17 +90,24 @@ def _database_checks(engine: Engine, settings: Settings) -> Callable[[], dict[st
 def _check_gate(engine: Engine, settings: Settings) -> dict[str, str]:
     with engine.begin() as connection:
         try:
-            gate.check_secret(connection, settings.secret_bytes())
+            check_secret(connection, settings.secret_bytes())
             secret = OK
         except Misconfigured as error:
             secret = str(error)
         state = gate.state(connection)
     if settings.ottu_cards_api == "unavailable":
         return {"secret_key": secret, "ottu": "not asked: OTTU_CARDS_API=unavailable"}
+    return {"secret_key": secret, "ottu": _calls(state)}
+
+
+def _calls(state: GateState) -> str:
     if state.paused_until is not None:
-        until = f"{state.paused_until:%Y-%m-%dT%H:%M:%SZ}"
-        return {"secret_key": secret, "ottu": f"paused until {until}: {state.paused_because}"}
-    return {"secret_key": secret, "ottu": OK}
+        return f"paused until {state.paused_until:%Y-%m-%dT%H:%M:%SZ}: {state.paused_because}"
+    if state.paused_because is not None:
+        return f"paused until a call succeeds: {state.paused_because}"
+    if state.calls_per_second is not None:
+        return f"limited to {state.calls_per_second:.1f} calls a second after a 429"
+    return OK
 
 
 def _check_broker(settings: Settings) -> str:

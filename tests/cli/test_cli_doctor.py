@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cardsync import db
+from cardsync.store import gate
 from tests import factories
 from tests.factories import CustomerFactory
 
@@ -84,6 +85,28 @@ def test_the_doctor_says_how_many_customers_are_right(cardsync, shop, right, wro
     checks = json.loads(cardsync("doctor", "--offline", "--json").stdout)["checks"]
     (drift,) = [check for check in checks if check["name"] == "drift"]
     assert (drift["status"], drift["found"]) == (status, said)
+
+
+def test_the_doctor_says_that_ottu_is_down_and_its_own_call_ends_the_pause(cardsync, ottu, shop, engine):
+    with engine.begin() as connection:
+        for who in (1, 2, 3):
+            gate.heard(connection, "failed", who=who)
+    result = cardsync("doctor", "--json")
+    assert statuses(result)["calls"] == statuses(result)["ottu"] == "warning"
+    assert "Ottu is down" in result.stdout
+    assert ottu.calls("list") == []
+    shop.execute("UPDATE cardsync.gate SET breaker_shut_until = clock_timestamp()")
+    assert statuses(cardsync("doctor", "--json"))["ottu"] == "ok"
+    assert "calls" not in statuses(cardsync("doctor", "--offline", "--json"))
+
+
+def test_the_doctor_says_that_calls_are_slowed_down(cardsync, ottu, shop, engine):
+    with engine.begin() as connection:
+        gate.heard(connection, "throttled", who=1)
+    shop.execute("UPDATE cardsync.gate SET paused_until = clock_timestamp()")
+    result = cardsync("doctor", "--offline", "--json")
+    assert statuses(result)["pace"] == "warning"
+    assert "0.5 calls a second" in result.stdout
 
 
 def test_the_doctor_leaves_ottu_alone_when_offline(cardsync, ottu):

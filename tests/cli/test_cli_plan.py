@@ -28,7 +28,7 @@ def test_a_number_of_customers_is_planned_for_without_a_database() -> None:
     assert done.exit_code == 0, done.output
     plan = json.loads(done.stdout)
     assert (plan["from"], plan["daily_calls"], plan["customers"], plan["now"]) == ("estimate", 90_000, 1e6, None)
-    assert plan["worst_age_days"] == pytest.approx(2 * 1_000_000 / 72_000, rel=0.01)
+    assert plan["worst_age_days"] == pytest.approx(2 * 1_000_000 / 80_800, rel=0.01)
     assert plan["median_age_days"] < plan["worst_age_days"]
     assert plan["detect_p50_days"] < plan["detect_p95_days"] <= plan["oldest_days"]
     assert plan["changes_a_day"] == pytest.approx(3_300)
@@ -41,8 +41,8 @@ def test_a_number_of_customers_is_planned_for_without_a_database() -> None:
 def test_people_get_a_table_of_budgets_and_a_plot_in_plain_characters() -> None:
     done = plan_without_a_database("--customers", "1000000")
     assert done.exit_code == 0, done.output
-    assert "27.8 d at the most" in done.stdout
-    assert "half\t45,000\t55.6 d" in done.stdout
+    assert "24.7 d at the most" in done.stdout
+    assert "half\t45,000\t49.5 d" in done.stdout
     bars = [line.count("#") for line in done.stdout.split("found within:")[1].splitlines() if "%" in line]
     assert bars == sorted(bars)
     assert bars[-1] == 40
@@ -52,7 +52,7 @@ def test_people_get_a_table_of_budgets_and_a_plot_in_plain_characters() -> None:
 def test_the_settings_budget_is_planned_with(monkeypatch) -> None:
     monkeypatch.setenv("OTTU_DAILY_CALLS", "9000")
     plan = json.loads(plan_without_a_database("--customers", "1000000", "--json").stdout)
-    assert plan["worst_age_days"] == pytest.approx(2 * 1_000_000 / 7_200, rel=0.01)
+    assert plan["worst_age_days"] == pytest.approx(2 * 1_000_000 / 8_080, rel=0.01)
 
 
 def test_a_database_is_planned_for_by_its_customers_history(cardsync: Runner, rows, engine) -> None:
@@ -68,7 +68,7 @@ def test_a_database_is_planned_for_by_its_customers_history(cardsync: Runner, ro
     plan = json.loads(done.stdout)
     assert (plan["from"], plan["customers"]) == ("database", 21)
     assert plan["lanes"] == {"hint": 0.5, "sweep": 0.01}
-    assert plan["routine_calls_a_day"] == 45_000  # what hints take is not there for looks
+    assert plan["routine_calls_a_day"] == pytest.approx(36_000, rel=0.003)  # what hints take is not there for looks
     assert plan["now"]["newcomers"] == 1
     assert plan["now"]["worst_age_seconds"] > plan["now"]["median_age_seconds"] > 0
     assert {g["cadence"]: g["customers"] for g in plan["cadences"]} == {0: 19, 1: 1, 8: 1}

@@ -88,7 +88,7 @@ class Ottu:
             assert ticket.ticket_no not in self.deletes, "one ticket was called with twice"
             self._check_written_down(ticket.ticket_no)
             self.deletes[ticket.ticket_no] = made
-            self._check_counted()
+            self._check_counted(owner)
             if caller is not None and script.stands == "before":
                 caller.stand_still()
             if script.fault in _ANSWERED:
@@ -123,7 +123,7 @@ class Ottu:
         if script.fault == "crash_unasked":
             raise Crash  # with the ticket taken and nothing else: nobody gives it back
         before_call()
-        self._check_counted()
+        self._check_counted(owner)
         if caller is not None and script.stands == "before":
             caller.stand_still()
         if script.at == "before":
@@ -136,7 +136,7 @@ class Ottu:
         for _ in range(1, script.pages):
             before_call()  # which renews the ticket, or finds that it stands no more
             assert self._ticket(owner).ticket_no == number, "a list was read on under a ticket that stands no more"
-            self._check_counted()
+            self._check_counted(owner)
             self._under_way[number] = (owner, self._clock.now() + self._lease_seconds)
         if script.fault == "anothers_card":
             cards = [*cards, {"token": "9999000000000009", "customer_id": "somebody else"}]
@@ -144,20 +144,28 @@ class Ottu:
         listing.take(cards)
         return CardList(listing.complete(), calls=script.pages)
 
-    def _check_counted(self) -> None:
-        """A call that the budget does not know of, or one through a closed gate, is a fault whatever comes of it."""
+    def _check_counted(self, owner: Owner) -> None:
+        """A call that the budget does not know of, or one through a closed gate, is a fault whatever comes of it.
+
+        A probe alone passes the breaker while that is shut: there is one at a time.
+        """
         now = self._clock.now()
         self.calls.append(now)
         with self._engine.connect() as connection:
             row = connection.execute(
                 text(
                     """SELECT (SELECT coalesce(sum(calls), 0) FROM cardsync.call_minutes) AS counted,
-                              coalesce(paused_until > clock_timestamp(), false) AS closed FROM cardsync.gate"""
-                )
+                              coalesce(paused_until > clock_timestamp(), false) AS paused,
+                              breaker_reason IS NOT NULL AND breaker_probing IS DISTINCT FROM (
+                                  SELECT id FROM cardsync.customers WHERE environment = :e AND customer_id = :c
+                              ) AS shut FROM cardsync.gate"""
+                ),
+                {"e": owner[0], "c": owner[1]},
             ).one()
         made = sum(1 for at in self.calls if at > now - A_DAY_SECONDS)
         assert row.counted >= made, "a call was made that the budget has not counted"
-        assert not row.closed, "a call was made while calls are paused"
+        assert not row.paused, "a call was made while calls are paused"
+        assert not row.shut, "a call was made while the breaker is open, and it is not the probe"
 
     def _check_written_down(self, number: int) -> None:
         """A call that no receipt speaks of would be lost with its process."""

@@ -25,7 +25,7 @@ from cardsync.errors import Conflict, InvalidSignature
 from cardsync.process import HintPolicy, process
 from cardsync.receive import Receipt, WebhookKeys, receive
 from cardsync.reconcile import ReconcilePolicy, reconcile
-from cardsync.store import customers, deletions, gate
+from cardsync.store import brake, customers, deletions
 from cardsync.sweep import Due, SweepPolicy, sweep
 from tests import payloads
 from tests.factories import SECRET
@@ -192,7 +192,7 @@ class System:
     def release_brake(self) -> None:
         """An operator lets removals go on."""
         with self._checked(None), self.worker.begin() as connection:
-            gate.release_brake(connection)
+            brake.release_brake(connection)
             customers.release_held(connection)
 
     def pending(self) -> list[uuid.UUID]:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from cardsync.core.cards import Token
 from cardsync.errors import (
     BudgetSpent,
     CredentialsRefused,
@@ -330,6 +331,18 @@ def test_what_the_budget_raises_passes_through_and_nothing_is_called(ottu, clien
         listed(client, before_call=refuse)
     assert raised.value is error
     assert ottu.seen == []
+
+
+def test_what_was_counted_too_long_ago_is_not_called(ottu, make_client, monkeypatch):
+    monkeypatch.setattr("cardsync.ottu.client.COMMIT_SECONDS", -10.0)  # as after a process was stopped while it counted
+    client, asked = make_client(ottu_timeout_s=10), []
+    for call in (
+        lambda: listed(client, before_call=lambda: asked.append(1)),
+        lambda: client.delete_card("sandbox", "c-1", Token(FIRST), before_call=lambda: asked.append(1)),
+    ):
+        with pytest.raises(OttuUnavailable, match="before the call"):
+            call()
+    assert (asked, ottu.seen) == ([1, 1], [])
 
 
 @pytest.mark.parametrize("seconds", [0, -1])

@@ -114,17 +114,21 @@ def test_a_large_answer_is_cut_off(ottu, client):
         for _ in range(MAX_ANSWER_BYTES):  # until the client hangs up
             talk.wfile.write(b" " * 65_536)
 
-    ottu.does(reply)
-    with pytest.raises(InvalidAnswer, match=str(MAX_ANSWER_BYTES)):
-        listed(client)
+    for call in (lambda: listed(client), lambda: client.delete_card("sandbox", "c-1", TOKEN)):
+        ottu.does(reply)
+        with pytest.raises(InvalidAnswer, match=str(MAX_ANSWER_BYTES)):
+            call()
 
 
 def test_a_refused_connection_and_failed_tls_are_no_answer(ottu, make_client):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for url in (f"http://127.0.0.1:{port}", ottu.url.replace("http:", "https:")):
+        client = make_client(ottu_base_url=url)
         with pytest.raises(OttuUnavailable, match="ConnectError"):
-            listed(make_client(ottu_base_url=url))
+            listed(client)
+        with pytest.raises(OttuUnavailable, match="ConnectError"):
+            client.delete_card("sandbox", "c-1", TOKEN)
 
 
 def test_certificates_are_verified(tls_ottu, make_client, monkeypatch):

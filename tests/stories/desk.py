@@ -135,7 +135,9 @@ _LATER = """
     UPDATE cardsync.customers SET due_at = due_at - {s}, rung_at = rung_at - {s}, lease_until = lease_until - {s};
     UPDATE cardsync.cards SET awaited_at = awaited_at - {s} WHERE awaited_at IS NOT NULL;
     UPDATE cardsync.observations SET asked_at = asked_at - {s};
-    UPDATE cardsync.gate SET paused_until = paused_until - {s}
+    UPDATE cardsync.gate SET paused_until = paused_until - {s}, pace_since = pace_since - {s}, pace_next_at = pace_next_at - {s},
+        breaker_opened_at = breaker_opened_at - {s}, breaker_shut_until = breaker_shut_until - {s},
+        breaker_failed_at = breaker_failed_at - {s}
 """
 
 

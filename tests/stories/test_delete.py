@@ -517,7 +517,7 @@ def test_refused_credentials_use_no_attempt_and_it_resumes_by_itself(shop: Delet
     shop.work_for(300, step=10)
     shown = shop.show(deletion)
     assert (shown.status, shown.attempts, statuses(shop)) == ("pending", 0, "deleting")
-    assert shop.execute("SELECT paused_because FROM cardsync.gate")[0][0] == "credentials refused"
+    assert shop.execute("SELECT breaker_reason FROM cardsync.gate") == [("credentials",)]
     shop.desk.always.clear()
     shop.desk.faults["delete"].clear()
     shop.work_for(60)
@@ -543,17 +543,20 @@ def test_a_403_for_one_card_while_lists_work_is_that_cards_own(shop: DeletingSho
     deletion = shop.ask(card)
     shop.work()
     assert shop.show(deletion).status == "blocked"
-    assert shop.execute("SELECT paused_until FROM cardsync.gate")[0][0] is None
+    assert shop.execute("SELECT paused_until, breaker_reason FROM cardsync.gate") == [(None, None)]
 
 
 def test_a_403_after_a_refused_list_is_not_the_cards_own(shop: DeletingShop) -> None:
     card = locked(shop, 403)
+    shop.stock(T2, customer_id="cust-2")
     deletion = shop.ask(card)
     shop.later(120)
-    shop.desk.faults["list"].append(Fault(CredentialsRefused("403", status_code=403)))
-    shop.make_due()
-    shop.look()
-    shop.later(30)  # the gate is open again, and credentials work again, as nobody knows yet
+
+    def a_list_is_refused() -> None:
+        shop.desk.faults["list"].append(Fault(CredentialsRefused("403", status_code=403)))
+        assert shop.reconcile_now("cust-2").outcome == "failed"
+
+    shop.desk.before["delete"] = a_list_is_refused  # while the call is under way, and was let through
     assert shop.delete(deletion).outcome == "not_done"
     assert shop.show(deletion).attempts == 0
     shop.work_for(60)

@@ -20,6 +20,7 @@ from cardsync.errors import (
 from cardsync.ottu import CardList
 from cardsync.process import HintPolicy
 from cardsync.reconcile import reconcile
+from cardsync.store import brake
 from cardsync.sweep import SweepPolicy, sweep
 from tests.factories import SECRET, CustomerFactory, make_card
 from tests.stories.worlds import Shop, listed
@@ -155,7 +156,7 @@ def test_a_failed_call_changes_nothing_but_the_next_attempt(shop: Shop, error: E
     assert row.due_at > row.first_seen_at
     assert shop.feed() == before
     assert shop.cards() == {"tok-fake": "active"}
-    shop.execute("UPDATE cardsync.gate SET paused_until = NULL")
+    shop.open_gate()
     shop.ottu.error, shop.ottu.cards = None, listed("tok-fake")
     shop.reconcile(customer, lane="retry")
     assert shop.customer().failures == 0
@@ -334,9 +335,7 @@ def test_two_sweeps_at_once_do_the_work_once(shop: Shop) -> None:
     shop.execute("UPDATE cardsync.events SET due_at = clock_timestamp() - interval '6 seconds'")
     policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
     with shop.engine.begin() as connection:
-        from cardsync.store import gate
-
-        assert gate.try_sweep_lock(connection)
+        assert brake.try_sweep_lock(connection)
         assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
     assert len(sweep(shop.worker, policy, fraction=0.0).event_ids) == 1
 

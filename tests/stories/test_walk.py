@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from cardsync import walk as story
-from cardsync.errors import OttuFault, Superseded
+from cardsync.errors import OttuFault, OttuRejected, Superseded
 from cardsync.store import customers, schedule, walks
 from cardsync.walk import Step, Walked, WalkPolicy, begin, seconds_to_go, walk
 from tests.factories import OUTLOOK
@@ -73,16 +73,16 @@ def test_everybody_is_looked_at_once(walking):
 
 
 def test_a_walk_that_the_budget_stopped_goes_on_with_those_it_did_not_reach(walking):
-    walking.make_known(35)
+    walking.make_known(34)
     walking.daily_calls = 20
     first = walking.walk()
-    assert (first.seen, first.not_reached) == (18, 17)  # the sweeps' part of the budget, and not one call more
+    assert (first.seen, first.not_reached) == (17, 17)  # the sweeps' part of the budget, and not one call more
     assert first.stopped_because is not None
     assert first.stopped_because.startswith("BudgetSpent")
     walking.free_the_budget()
     second = walking.walk()
-    assert (second.seen, second.not_reached, second.stopped_because) == (35, 0, None)
-    assert len(set(walking.asked_for())) == len(walking.asked_for()) == 35
+    assert (second.seen, second.not_reached, second.stopped_because) == (34, 0, None)
+    assert len(set(walking.asked_for())) == len(walking.asked_for()) == 34
 
 
 def test_a_walk_waits_while_the_budget_is_spent_and_says_so(walking):
@@ -92,7 +92,7 @@ def test_a_walk_waits_while_the_budget_is_spent_and_says_so(walking):
 
     def tell(step: Step) -> None:
         told.append(step)
-        if step.waiting_because is not None and step.looked_at == 9:
+        if step.waiting_because is not None and step.looked_at == 7:
             walking.free_the_budget()
 
     walked = walking.walk(longest_wait_seconds=None, told=tell)
@@ -110,7 +110,7 @@ def test_a_waiting_walk_can_be_stopped(walking):
             stopping.set()
 
     walked = walking.walk(longest_wait_seconds=None, stopping=stopping, told=tell, threads=4)
-    assert (walked.seen, walked.stopped_because) == (9, "interrupted")
+    assert (walked.seen, walked.stopped_because) == (7, "interrupted")
 
 
 def test_whom_somebody_else_looked_at_since_the_walk_began_is_done(walking):
@@ -133,7 +133,7 @@ def test_who_becomes_known_later_is_no_part_of_the_walk(walking):
 
 def test_a_walk_that_came_to_its_end_is_followed_by_a_new_one(walking):
     walking.make_known(5)
-    walking.shop.ottu.error = OttuFault("500")
+    walking.shop.ottu.error = OttuRejected("400", status_code=400)
     failed = walking.walk()
     assert (failed.seen, failed.failed, failed.not_reached) == (0, 5, 0)
     walking.shop.ottu.error = None
@@ -143,7 +143,7 @@ def test_a_walk_that_came_to_its_end_is_followed_by_a_new_one(walking):
 
 def test_many_failures_in_a_row_stop_a_walk_and_restart_begins_anew(walking):
     walking.make_known(100)
-    walking.shop.ottu.error = OttuFault("500")
+    walking.shop.ottu.error = OttuRejected("400", status_code=400)
     walked = walking.walk()
     assert walked.stopped_because is not None
     assert "in a row" in walked.stopped_because
@@ -152,6 +152,14 @@ def test_many_failures_in_a_row_stop_a_walk_and_restart_begins_anew(walking):
     first, _ = begin(walking.shop.engine, by="test", restart=False)
     second, resumed = begin(walking.shop.engine, by="test", restart=True)
     assert (second.walk_id > first.walk_id, resumed) == (True, False)
+
+
+def test_a_walk_whom_the_breaker_stops_says_that_ottu_is_down_and_tries_no_further(walking):
+    walking.make_known(100)
+    walking.shop.ottu.error = OttuFault("500")
+    walked = walking.walk()
+    assert walked.stopped_because == "CallsPaused: calls are paused: Ottu is down"
+    assert 3 <= walked.failed <= 4
 
 
 def test_a_walk_that_another_one_replaced_ends(walking):

@@ -102,6 +102,12 @@ class Shop:
             result = connection.execute(text(statement), parameters)
             return list(result) if result.returns_rows else []
 
+    def open_gate(self) -> None:
+        """Let whatever stops calls be over: the pause, the limited pace, the breaker."""
+        columns = ("paused_until", "pace_per_second", "pace_since", "pace_next_at")
+        columns += ("breaker_reason", "breaker_opened_at", "breaker_shut_until", "breaker_probing")
+        self.execute(f"UPDATE cardsync.gate SET {', '.join(f'{c} = NULL' for c in columns)}")
+
     def cards(self, customer_id: str = "cust-1") -> dict[str, str]:
         """The customer's cards: masked number or id, and status."""
         rows = self.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, text
 
 from cardsync import db
 from cardsync.store import gate
+from cardsync.store.secret import check_secret
 from cardsync.web import steadylog
 from cardsync.web.probes import NoAnswer, Probe
 from cardsync.web.steadylog import SteadyLog
@@ -89,7 +91,7 @@ def test_a_newer_database_is_ready_for_a_program_that_goes_on_beside_the_new_one
 
 def test_another_secret_key_is_not_ready(make_app: Callable[..., Flask], engine: Engine) -> None:
     with engine.begin() as connection:
-        gate.check_secret(connection, b"another-key-another-key-another-key-")
+        check_secret(connection, b"another-key-another-key-another-key-")
     status, _, checks = ready(make_app())
     assert status == 503
     assert "CARDSYNC_SECRET_KEY" in checks["secret_key"]
@@ -98,10 +100,52 @@ def test_another_secret_key_is_not_ready(make_app: Callable[..., Flask], engine:
 
 def test_paused_calls_are_told_and_stop_nothing(make_app: Callable[..., Flask], engine: Engine, listener: int) -> None:
     with engine.begin() as connection:
-        gate.pause_calls(connection, seconds=60, because="credentials refused")
+        gate.heard(connection, "refused", who=1)
     status, _, checks = ready(make_app(broker_url=f"redis://127.0.0.1:{listener}/0"))
     assert status == 200
     assert "credentials refused" in checks["ottu"]
+
+
+def tell(engine: Engine, *ends: tuple[gate.Word, int]) -> None:
+    """How calls ended."""
+    with engine.begin() as connection:
+        for word, who in ends:
+            gate.heard(connection, word, who=who)
+
+
+def test_it_says_which_trouble_of_ottus_stops_or_slows_calls(make_app: Callable[..., Flask], engine: Engine) -> None:
+    def found() -> str:
+        return ready(make_app())[2]["ottu"]
+
+    tell(engine, ("failed", 1), ("failed", 2), ("failed", 3))
+    assert found().startswith("paused until 20")
+    assert found().endswith(": Ottu is down")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cardsync.gate SET breaker_shut_until = clock_timestamp()"))
+    assert found() == "paused until a call succeeds: Ottu is down"
+    tell(engine, ("answered", 4), ("throttled", 5))
+    assert found().endswith(": throttled by Ottu")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cardsync.gate SET paused_until = clock_timestamp()"))
+    assert found() == "limited to 0.5 calls a second after a 429"
+
+
+def test_metrics_say_why_calls_are_paused_and_how_fast_they_may_be(client: FlaskClient, engine: Engine) -> None:
+    def because(found: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> list[float]:
+        name = "cardsync_ottu_calls_paused_because"
+        return [found[name, (("reason", reason),)] for reason in ("throttled", "down", "credentials")]
+
+    tell(engine, ("failed", 1), ("failed", 2), ("failed", 3))
+    found = samples(client.get("/metrics").text)
+    assert (found["cardsync_ottu_calls_paused", ()], because(found)) == (1, [0, 1, 0])
+    assert found["cardsync_ottu_calls_per_second_limit", ()] == math.inf
+
+
+def test_metrics_show_the_pace_after_a_429(client: FlaskClient, engine: Engine) -> None:
+    tell(engine, ("throttled", 1))
+    found = samples(client.get("/metrics").text)
+    assert found["cardsync_ottu_calls_per_second_limit", ()] == 0.5
+    assert found["cardsync_ottu_calls_paused_because", (("reason", "throttled"),)] == 1
 
 
 def test_metrics_show_counters_and_the_state(client: FlaskClient, engine: Engine) -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from cardsync.store import gate
+from cardsync.store.secret import check_secret
 from tests import payloads
 from tests.web.conftest import SECRET
 
@@ -158,7 +158,7 @@ def test_another_databases_secret_key_is_one_clear_line(
     environ: dict[str, str], tmp_path: Path, engine: Engine
 ) -> None:
     with engine.begin() as connection:
-        gate.check_secret(connection, b"another-key-another-key-another-key-")
+        check_secret(connection, b"another-key-another-key-another-key-")
     result = run_to_end(environ, tmp_path, "--port", "0")
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
