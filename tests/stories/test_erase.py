@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -150,7 +151,8 @@ def test_receipts_stay_whole_and_hold_nothing_of_the_person(shop: Shop, engine: 
         for deletion in waited_for:
             steps = receipts.steps(connection, deletion.deletion_id)
             assert [s.step for s in steps][-1] == "done"
-            assert not any(word in str(steps) for word in (NAME, "0008", "9999", PERSON))
+            told = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{64}", "", str(steps))  # ids and hashes hold any digits
+            assert not any(word in told for word in (NAME, "0008", "9999", PERSON))
         assert receipts.verify(connection).broken_at is None
 
 
