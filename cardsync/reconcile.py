@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cardsync import metrics
 from cardsync.believe import BeliefPolicy, believe
-from cardsync.core.backoff import after_failure
+from cardsync.core.backoff import LONGEST_OF_A_CUSTOMER_SECONDS, LONGEST_SECONDS, after_failure
 from cardsync.core.breaker import word_of
 from cardsync.core.cards import Environment
 from cardsync.errors import (
@@ -202,7 +202,12 @@ def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls
     counted = not isinstance(error, Transient) or error.called
     retry_after = error.retry_after_seconds if isinstance(error, Transient) else None
     # What was not called is no failure of this customer's, and keeps none of its waits: it is back when calls may be.
-    wait = after_failure(ticket.failures + 1 if counted else 1, jitter=jitter, retry_after_seconds=retry_after)
+    wait = after_failure(
+        ticket.failures + 1 if counted else 1,
+        jitter=jitter,
+        retry_after_seconds=retry_after,
+        longest_seconds=LONGEST_SECONDS if ticket.lane == "deletion" else LONGEST_OF_A_CUSTOMER_SECONDS,
+    )
     outcome: Outcome = "failed" if counted else "paused"
     try:
         with engine.begin() as connection:

@@ -101,13 +101,20 @@ def _as_data(basis: Basis, forecasts: Mapping[str, Forecast]) -> dict[str, Any]:
         "daily_calls": basis.daily_calls,
         "lanes": dict(basis.lanes),
         "now": None if basis.roll is None else asdict(basis.roll),
-        **asdict(today),
-        "cadences": [{**asdict(group), "interval_days": paced.intervals_days[group.cadence]} for group in basis.groups],
+        **_counted(asdict(today)),
+        "cadences": [
+            {**_counted(asdict(group)), "interval_days": paced.intervals_days[group.cadence]} for group in basis.groups
+        ],
         "budgets": [
-            {"daily_calls": round(basis.daily_calls * BUDGETS[name]), **asdict(forecast)}
+            {"daily_calls": round(basis.daily_calls * BUDGETS[name]), **_counted(asdict(forecast))}
             for name, forecast in forecasts.items()
         ],
     }
+
+
+def _counted(facts: dict[str, Any]) -> dict[str, Any]:
+    """Customers are counted in whole ones, though the arithmetic does not mind."""
+    return {**facts, "customers": round(facts["customers"])}
 
 
 def _show(basis: Basis, forecasts: Mapping[str, Forecast]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 FIRST_SECONDS: Final = 2.0
-LONGEST_SECONDS: Final = (
-    900.0  # a customer that failed is looked at four times an hour at the least: backed off, never forgotten
-)
-LARGEST_EXPONENT: Final = 10  # 2 s x 2**10 is past the longest wait already; keeps the power small whatever is counted
+LONGEST_SECONDS: Final = 900.0  # somebody waits: a deletion, a hint that could not be settled
+# A customer whose lists alone go on failing costs four to eight calls a day, so that a thousand of them are not the whole budget:
+# backed off, never forgotten. A new hint shortens the wait (``store.customers``), and an Ottu that is down is the breaker's.
+LONGEST_OF_A_CUSTOMER_SECONDS: Final = 21_600.0
+LARGEST_EXPONENT: Final = 14  # 2 s x 2**14 is past the longest wait already; keeps the power small whatever is counted
 
 # When to ask again for a card that a hint named and no list has shown yet, in seconds after the hint. Ottu does not document
 # how soon a new card shows; doubling finds a short lag soon and costs six calls for a hint that was never true.
@@ -16,7 +17,13 @@ LOOKS_AFTER_HINT_SECONDS: Final = (3.0, 8.0, 20.0, 45.0, 80.0, 120.0)
 SOONEST_LOOK_SECONDS: Final = 0.5
 
 
-def after_failure(failures: int, *, jitter: float, retry_after_seconds: float | None = None) -> float:
+def after_failure(
+    failures: int,
+    *,
+    jitter: float,
+    retry_after_seconds: float | None = None,
+    longest_seconds: float = LONGEST_SECONDS,
+) -> float:
     """Return the seconds to wait after the ``failures``-th failure in a row (1, 2, ...).
 
     ``jitter`` in [0, 1) spreads the wait over its upper half, so that what failed together does not return together.
@@ -24,7 +31,7 @@ def after_failure(failures: int, *, jitter: float, retry_after_seconds: float | 
     """
     assert failures >= 1
     assert 0 <= jitter < 1
-    wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, LARGEST_EXPONENT))
+    wait = min(longest_seconds, FIRST_SECONDS * 2.0 ** min(failures - 1, LARGEST_EXPONENT))
     return max(retry_after_seconds or 0.0, wait * (0.5 + jitter / 2))
 
 

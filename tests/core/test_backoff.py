@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardsync.core.backoff import LONGEST_SECONDS, SOONEST_LOOK_SECONDS, after_failure, next_look
+from cardsync.core.backoff import (
+    LONGEST_OF_A_CUSTOMER_SECONDS,
+    LONGEST_SECONDS,
+    SOONEST_LOOK_SECONDS,
+    after_failure,
+    next_look,
+)
 
 JITTERS = st.floats(0, 1, exclude_max=True)
 
@@ -22,6 +28,11 @@ def test_a_wait_doubles_from_failure_to_failure(failures: int, jitter: float) ->
     assert longer == pytest.approx(
         min(LONGEST_SECONDS * (0.5 + jitter / 2), 2 * after_failure(failures, jitter=jitter))
     )
+
+
+def test_customers_whose_lists_always_fail_leave_the_budget_to_the_others() -> None:
+    calls_a_day = 86_400 / after_failure(50, jitter=0.0, longest_seconds=LONGEST_OF_A_CUSTOMER_SECONDS)
+    assert 1_000 * calls_a_day < 90_000 / 10
 
 
 def test_jitter_spreads_a_wait_over_its_upper_half() -> None:

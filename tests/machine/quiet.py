@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from cardsync.core.backoff import LONGEST_OF_A_CUSTOMER_SECONDS
 from tests.machine.choices import LAGS
 from tests.machine.converged import check_converged
 from tests.machine.receipts import tokens_left
@@ -17,8 +18,9 @@ from tests.machine.system import LISTS, SWEEPS, TOKENS, System
 # Everybody is looked at twice: one pass can leave an agreement that moved between two customers without a card, if a list that
 # was overtaken had been believed of them. The next pass links it.
 PASSES: Final = 2
-LONGEST_BACKOFF_SECONDS: Final = 900.0
-QUIET_SECONDS: Final = LONGEST_BACKOFF_SECONDS + LISTS.confirm_seconds + 2 * (PASSES + 1) * SWEEPS.look_again_seconds
+QUIET_SECONDS: Final = (
+    LONGEST_OF_A_CUSTOMER_SECONDS + LISTS.confirm_seconds + 2 * (PASSES + 1) * SWEEPS.look_again_seconds
+)
 
 
 def become_quiet(system: System) -> None:

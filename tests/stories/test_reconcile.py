@@ -162,6 +162,20 @@ def test_a_failed_call_changes_nothing_but_the_next_attempt(shop: Shop, error: E
     assert shop.customer().failures == 0
 
 
+@pytest.mark.parametrize(
+    ("lane", "shortest", "longest"), [("retry", "3 hours", "6 hours"), ("deletion", "7 min", "15 min")]
+)
+def test_a_customer_that_goes_on_failing_is_backed_off_far_unless_a_deletion_waits(
+    shop: Shop, lane: str, shortest: str, longest: str
+) -> None:
+    customer = CustomerFactory(customer_id="cust-1", dirty=True).id
+    shop.execute("UPDATE cardsync.customers SET failures = 40, lane = :lane", lane=lane)
+    shop.ottu.error = OttuRejected("400", status_code=400)
+    shop.reconcile(customer, lane=lane)
+    within = "SELECT due_at - clock_timestamp() BETWEEN cast(:a AS interval) AND cast(:b AS interval) FROM cardsync.customers"
+    assert shop.execute(within, a=shortest, b=longest) == [(True,)]
+
+
 def test_a_429_holds_everybody_back_for_as_long_as_ottu_asked(shop: Shop) -> None:
     (one,), (other,) = shop.hint("cust-1"), shop.hint("cust-2")
     shop.ottu.error = OttuThrottled("429", retry_after_seconds=60)
