@@ -206,6 +206,18 @@ def _pins(lock: str) -> dict[str, str]:
 # Documents.
 
 
+def test_every_test_that_a_guarantee_names_exists() -> None:
+    guaranteed = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", guaranteed))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    assert named - there == set()
+
+
 def test_the_readme_names_every_setting() -> None:
     from cardsync.settings import NAMES
 
