@@ -12,9 +12,10 @@ Rules, each tested by name:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit"]  # by urgency
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)  # the most urgent first
 
 ROUTINE: Final[frozenset[Lane]] = frozenset({"sweep", "audit"})
 SECONDS_A_DAY: Final = 86_400

@@ -14,13 +14,20 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from cardsync.core.allowance import Lane
+from cardsync.core.allowance import LANES, Lane
 from cardsync.core.cards import Environment
 from cardsync.core.outlook import History, Outlook
 from cardsync.errors import Superseded
 
 LAST_ERROR_MAX: Final = 200  # characters
 LONGEST_WAIT_WITH_A_HINT_SECONDS: Final = 30.0
+
+_LANES: Final = f"ARRAY[{', '.join(repr(lane) for lane in LANES)}]"
+
+
+def more_urgent(one: str, other: str) -> str:
+    """SQL for the more urgent of two lanes: who is due for one reason must not wait longer because of another. NULL is none."""
+    return f"({_LANES})[least(array_position({_LANES}, {one}), array_position({_LANES}, {other}))]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,17 @@ def touch(connection: Connection, environment: Environment, customer_id: str) ->
 
 
 # While Ottu fails for this customer, a fresh hint does not end the wait: the backoff protects Ottu. But it shortens a long one,
-# since the trouble may be over. Otherwise the customer is due now, ahead of any later date that a sweep had set. A deletion's
-# lane stays until a list is believed, whatever else comes in or fails: its proof may use the reserve of calls that its own call
-# was made from.
-_MARK = text("""
+# since the trouble may be over. Otherwise the customer is due now, ahead of any later date that a sweep had set. A lane only
+# grows more urgent until a list is believed: a deletion's proof may use the reserve of calls that its own call was made from, and
+# a hint does not wait behind whoever reads of its customer.
+_MARK = text(f"""
     UPDATE cardsync.customers
     SET dirty_no = greatest(dirty_no, coalesce(:evidence_no, nextval('cardsync.observation_no'))),
         dirty_since = coalesce(dirty_since, clock_timestamp()),
         due_at = CASE WHEN failures > 0 AND due_at IS NOT NULL
                       THEN least(due_at, clock_timestamp() + make_interval(secs => :longest_wait_seconds))
                       ELSE least(due_at, clock_timestamp()) END,
-        lane = CASE WHEN 'deletion' IN (lane, :lane) THEN 'deletion' WHEN failures > 0 THEN 'retry' ELSE :lane END,
+        lane = {more_urgent("lane", "CASE WHEN failures > 0 AND :lane <> 'deletion' THEN 'retry' ELSE :lane END")},
         rung_at = clock_timestamp()
     WHERE id = :customer
 """)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from cardsync.core.allowance import Lane
+from cardsync.store.customers import more_urgent
 
-_HURRY = text("""
-    UPDATE cardsync.customers SET due_at = least(due_at, clock_timestamp()), lane = :lane
+_HURRY = text(f"""
+    UPDATE cardsync.customers SET due_at = least(due_at, clock_timestamp()), lane = {more_urgent("lane", ":lane")}
     WHERE id = :customer AND due_at IS NOT NULL
 """)
 

@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from cardsync.errors import Superseded
+from cardsync.store.customers import more_urgent
 
 PAGE: Final = 2_000  # customers whose rows are looked at in one statement
 
@@ -96,11 +97,12 @@ def page(connection: Connection, walk: Walk, *, after: int) -> Page | None:
     return Page(unseen, len(rows) - len(unseen), rows[-1].id)
 
 
-# Whoever is due for a better reason keeps it: a hint must not wait behind the sweeps. Rung for now, so that no worker is sent.
-_MAKE_DUE = text("""
+# Whoever is due for a better reason keeps it: a hint must not wait behind the sweeps, nor must one that is tried again. Rung for
+# now, so that no worker is sent.
+_MAKE_DUE = text(f"""
     UPDATE cardsync.customers
     SET due_at = least(due_at, clock_timestamp()), rung_at = clock_timestamp(),
-        lane = CASE WHEN lane IN ('deletion', 'hint', 'read') THEN lane ELSE 'sweep' END
+        lane = {more_urgent("lane", "'sweep'")}
     WHERE id = :customer AND (reconciled_at IS NULL OR reconciled_at < :began_at)
 """)
 

@@ -170,7 +170,7 @@ def test_a_walk_that_another_one_replaced_ends(walking):
     assert len(walking.asked_for()) < 50
 
 
-def test_a_fresh_hint_keeps_its_lane_and_a_back_off_is_cut_short(walking):
+def test_hints_and_their_retries_keep_their_lane_and_a_back_off_is_cut_short(walking):
     walking.shop.hint("cust-0")
     walking.make_known(2)
     walking.shop.execute(
@@ -181,7 +181,7 @@ def test_a_fresh_hint_keeps_its_lane_and_a_back_off_is_cut_short(walking):
     lanes = walking.shop.execute(
         "SELECT c.customer_id, o.lane FROM cardsync.observations AS o JOIN cardsync.customers AS c ON c.id = o.customer"
     )
-    assert {tuple(row) for row in lanes} == {("cust-0", "hint"), ("cust-1", "sweep")}
+    assert {tuple(row) for row in lanes} == {("cust-0", "hint"), ("cust-1", "retry")}
 
 
 def test_a_thread_that_loses_the_database_ends_the_walk_with_its_error(walking, monkeypatch):
