@@ -63,12 +63,17 @@ def freshen(
 
 
 def _serve(engine: Engine, wanted: Wanted, bells: Bells, places: threading.BoundedSemaphore, deadline: float) -> Served:
-    known = _known(engine, wanted)
-    since = known.read_at - dt.timedelta(seconds=wanted.max_age_seconds)
-    if _is_of(known, since):
+    with engine.connect() as connection:
+        known = freshness.of(connection, wanted.environment, wanted.customer_id)
+    if known is not None and _is_of(known, _since(known, wanted)):
         return "fresh"
     free = places.acquire(blocking=False)
     try:
+        if known is None:
+            if not free:
+                return "crowded"
+            known = _make_known(engine, wanted)
+        since = _since(known, wanted)
         with engine.begin() as connection:
             must_ring = freshness.want(connection, known.customer, since=since)
         if must_ring:
@@ -81,12 +86,17 @@ def _serve(engine: Engine, wanted: Wanted, bells: Bells, places: threading.Bound
             places.release()
 
 
-def _known(engine: Engine, wanted: Wanted) -> Freshness:
-    """How fresh the customer is; one whom nothing ever named becomes known."""
+def _since(known: Freshness, wanted: Wanted) -> dt.datetime:
+    return known.read_at - dt.timedelta(seconds=wanted.max_age_seconds)
+
+
+def _make_known(engine: Engine, wanted: Wanted) -> Freshness:
+    """Make known a customer whom nothing ever named: only Ottu can say whether there are cards.
+
+    Such a row is looked at for ever after, so only a reader with a place makes one: of a reader who tries ids at random no more
+    come in than calls are answered. Rejected: refusing whoever is unknown, since a shop may ask before the first hint comes.
+    """
     with engine.begin() as connection:
-        known = freshness.of(connection, wanted.environment, wanted.customer_id)
-        if known is not None:
-            return known
         return freshness.now(connection, customers.touch(connection, wanted.environment, wanted.customer_id).customer)
 
 

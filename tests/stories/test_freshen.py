@@ -167,9 +167,21 @@ def test_a_call_that_fails_ends_the_wait_of_all_who_share_it(shop, workers, webs
     assert shop.ottu.calls <= 2  # the first's failure, and a retry that fell due meanwhile
 
 
+def test_who_finds_no_place_to_wait_makes_nobody_known(shop, webs):
+    bells = Silence(shop)
+    nowhere = Places(1)
+    assert nowhere.acquire(blocking=False)
+    assert read(webs[0], bells, nowhere) == "crowded"
+    assert shop.execute("SELECT count(*) FROM cardsync.customers")[0].count == 0
+    nowhere.release()
+    assert read(webs[0], bells, nowhere, wait_seconds=0) == "stale"
+    assert (bells.rung, shop.customer().lane) == (1, "read")
+
+
 def test_who_finds_no_place_to_wait_gets_what_is_known_and_asks_for_no_further_call(shop, webs):
     bells = Silence(shop)
     nowhere = Places(1)
+    shop.execute("INSERT INTO cardsync.customers (environment, customer_id) VALUES ('sandbox', 'cust-1')")
     assert nowhere.acquire(blocking=False)
     assert [read(webs[0], bells, nowhere) for _ in range(5)] == ["crowded"] * 5
     assert bells.rung == 1
