@@ -60,6 +60,8 @@ def upgrade(revision: str, web_login: URL | None, worker_login: URL | None) -> N
     wanted = {privileges.WEB: web_login, privileges.WORKER: worker_login}
     if revision != "head" and any(wanted.values()):
         raise click.UsageError("logins are made at the newest migration: leave --revision out")
+    if web_login is not None and worker_login is not None and web_login.username == worker_login.username:
+        raise click.UsageError("--web-login and --worker-login name one user: give each process one of its own")
     loaded = console.load("database")
     try:
         database.upgrade(console.database_url(loaded), revision)

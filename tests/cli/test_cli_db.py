@@ -111,6 +111,16 @@ def test_a_process_is_not_made_of_the_owner(cardsync, login_file):
     assert "owns the database" in refused.stderr
 
 
+def test_one_login_for_both_processes_is_refused_before_anything_is_made(cardsync, engine, login_file):
+    name, file = login_file("both")
+    refused = cardsync("db", "upgrade", "--web-login", file, "--worker-login", file)
+    assert refused.exit_code == 2
+    assert "one of its own" in refused.stderr
+    with engine.connect() as connection:
+        roles = connection.exec_driver_sql("SELECT count(*) FROM pg_roles WHERE rolname = %(name)s", {"name": name})
+        assert roles.scalar_one() == 0
+
+
 @pytest.mark.parametrize("content", ["", "no address", "postgresql://web@127.0.0.1/x", "mysql://web:fakepass@h/x"])
 def test_a_file_without_an_address_says_so_and_shows_nothing(cardsync, tmp_path, content):
     file = tmp_path / "web_url"
