@@ -90,6 +90,9 @@ def database_error(error: Exception) -> str | None:
     origin = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(origin, driver_errors.UndefinedTable | driver_errors.InvalidSchemaName):
         return "the database is not migrated; run: cardsync db upgrade"
+    if isinstance(origin, driver_errors.InsufficientPrivilege):
+        what = origin.diag.message_primary or "permission denied"
+        return f"the database's login may not do this ({what}); docs/deployment.md says which command runs as whom"
     if isinstance(origin, DriverError) and origin.diag.message_primary:
         # The primary message names things; values stand in the detail, which is left out.
         return f"the database refused: {origin.diag.message_primary}"
