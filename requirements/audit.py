@@ -67,7 +67,10 @@ def main(arguments: list[str]) -> int:
     print(f"audit: {judged.looked_up} packages looked up, {len(judged.findings)} findings")
     if judged.not_looked_up:
         print(f"audit: NOT CHECKED: {judged.not_looked_up} packages, which the service that was asked does not know")
-    return int(bool(judged.findings) or (required and bool(judged.not_looked_up)))
+    if not judged.looked_up and not judged.not_looked_up:
+        print("audit: NOT CHECKED: the report names no package")
+    is_whole = judged.looked_up > 0 and judged.not_looked_up == 0
+    return int(bool(judged.findings) or (required and not is_whole))
 
 
 if __name__ == "__main__":

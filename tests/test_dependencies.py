@@ -131,7 +131,7 @@ def test_what_was_not_looked_up_is_said_and_fails_only_where_it_is_required(tmp_
         return ran.returncode, ran.stdout
 
     nothing = {"dependencies": VULNERABLE["dependencies"][2:]}
-    for report in (None, nothing):
+    for report in (None, nothing, {"dependencies": []}):
         assert said(report)[0] == 0
         assert said(report, "--required")[0] == 1
         assert "NOT CHECKED" in said(report)[1]
