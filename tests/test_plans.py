@@ -6,6 +6,7 @@ table, fill that in ``_fill``. A query passes if it reads no table as a whole, s
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, TextClause, text
 
 from cardsync import db
 from cardsync.dev.postgres import EmbeddedPostgres
-from cardsync.store import customers, schedule
+from cardsync.store import customers, freshness, schedule, walks
 
 CUSTOMERS: Final = 1_000_000
 # A page is 8 kB: a few descents of an index and the rows they lead to, where all customers are over ten thousand pages.
@@ -56,6 +57,16 @@ QUERIES: Final = {
     "make due": Query(schedule._MAKE_DUE, {"customers": list(range(2, 22))}, frozenset({"customers_pkey"})),
     "ring for the due": Query(
         customers._DUE, {"again_seconds": 10.0, "limit": 10}, frozenset({"customers_due", "customers_pkey"})
+    ),
+    "a page of a walk": Query(
+        walks._PAGE,
+        {"began_at": dt.datetime.now(dt.UTC), "after": 500_000, "last_customer": CUSTOMERS, "limit": walks.PAGE},
+        frozenset({"customers_pkey"}),
+    ),
+    "a reader's customer": Query(
+        freshness._BY_NAME,
+        {"environment": "production", "customer_id": "customer-7"},
+        frozenset({"customers_identity"}),
     ),
     "take a ticket": Query(customers._TAKE, {"customer": 201, "lease_seconds": 15.0}, frozenset({"customers_pkey"})),
 }
