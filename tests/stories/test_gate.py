@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from cardsync import db
+from cardsync.core.backoff import LONGEST_OF_A_CUSTOMER_SECONDS
 from cardsync.core.pace import SLOWEST_PER_SECOND
 from cardsync.delete import DeletePolicy, delete
 from cardsync.errors import CredentialsRefused, InvalidAnswer, OttuFault, OttuThrottled, OttuUnavailable
@@ -151,7 +152,7 @@ def test_one_customer_whose_list_is_always_odd_stops_nobody(shop: DeletingShop) 
     for _ in range(20):
         shop.desk.faults["list"].append(Fault(InvalidAnswer("another customer's card")))
         assert shop.look(odd).outcome == "failed"
-        shop.later(1_000)
+        shop.later(LONGEST_OF_A_CUSTOMER_SECONDS)
     assert shop.look(good).outcome == "unchanged"
     assert state(shop.engine).reason is None
 
