@@ -17,7 +17,8 @@
     │   ├── InvalidAnswer         an answer, but not one to believe (shape, size, another customer's card)
     │   ├── CredentialsRefused    401 or 403 on the list itself: our key, not the customer, is the trouble
     │   ├── CallsPaused           the gate before Ottu is closed (429, down, refused credentials); nothing was called
-    │   └── BudgetSpent           the allowance of calls of the last 24 hours is used up; nothing was called
+    │   ├── BudgetSpent           the allowance of calls of the last 24 hours is used up; nothing was called
+    │   └── SpoolUnusable         the folder where hints wait takes none: full, bound reached, gone, not ours
     ├── Terminal                trying again will not help
     │   └── OttuRejected          any other 4xx
     └── Superseded              somebody newer has the floor: drop what you hold, touch nothing
@@ -105,6 +106,12 @@ class CallsPaused(Transient):
 
 class BudgetSpent(Transient):
     """The allowance of calls in the last 24 hours is used up; nothing was called."""
+
+    called = False
+
+
+class SpoolUnusable(Transient):
+    """The spool cannot make a hint durable; nothing of it is left behind."""
 
     called = False
 

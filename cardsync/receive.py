@@ -1,11 +1,13 @@
 """``receive``: a notification's bytes become one durable row, or leave no trace.
 
-The order is the promise: parse once, verify, read what may be kept, write, and only then is the answer "success". What is not
+The order is the promise: parse once, verify, read what may be kept, write, and only then is the answer "success". What the
+database cannot take is set down on disk, with the id that its row will have, and ``drain`` makes the row later. What is not
 authentic is not written anywhere. The broker is not spoken to here: whoever calls this rings afterwards, off the payer's path.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,10 +15,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from cardsync.core.events import body_hash, parse, read_event
 from cardsync.core.signature import Scheme, verify
+from cardsync.core.waiting import write_waiting
+from cardsync.spool import Spool
 from cardsync.store import inbox
 from cardsync.store.inbox import NewEvent, Stored
 
@@ -80,19 +84,23 @@ def write(engine: Engine, authentic: Sequence[Authentic]) -> list[Receipt]:
     return [_receipt(one, row) for one, row in zip(authentic, stored, strict=True)]
 
 
+def set_down(spool: Spool, authentic: Sequence[Authentic], *, now: dt.datetime) -> list[Receipt]:
+    """Make notifications durable on disk, to be drained; whoever drains them rings. Raises ``SpoolUnusable``; then none is."""
+    spool.put([write_waiting(inbox.as_row(one.new), now) for one in authentic])
+    return [_receipt(one, Stored(one.new.event_id, one.new.status, fresh=True), to_ring=False) for one in authentic]
+
+
 def is_about_one(error: Exception) -> bool:
     """Whether a failed write is about a row that PostgreSQL will not take, rather than about a PostgreSQL that takes none."""
-    return (
-        isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not error.connection_invalidated
-    )
+    return isinstance(error, DataError | IntegrityError)
 
 
-def _receipt(authentic: Authentic, stored: Stored) -> Receipt:
+def _receipt(authentic: Authentic, stored: Stored, *, to_ring: bool = True) -> Receipt:
     key_index, scheme = authentic.key_index, authentic.new.scheme
     if stored.status == "ignored":
         return Receipt("ignored", stored.event_id, False, key_index, scheme)
     status: Literal["accepted", "duplicate"] = "accepted" if stored.fresh else "duplicate"
-    return Receipt(status, stored.event_id, stored.status == "pending", key_index, scheme)
+    return Receipt(status, stored.event_id, to_ring and stored.status == "pending", key_index, scheme)
 
 
 def _store(engine: Engine, new: Sequence[NewEvent]) -> list[Stored]:

@@ -47,6 +47,8 @@ NAMES: Final[dict[str, str]] = {
     "broker_url": "CARDSYNC_BROKER_URL",
     "secret_key": "CARDSYNC_SECRET_KEY",
     "data_dir": "CARDSYNC_DATA_DIR",
+    "spool_max_files": "CARDSYNC_SPOOL_MAX_FILES",
+    "spool_max_bytes": "CARDSYNC_SPOOL_MAX_BYTES",
     "ack_status": "CARDSYNC_ACK_STATUS",
     "max_body_bytes": "CARDSYNC_MAX_BODY_BYTES",
     "log_format": "CARDSYNC_LOG_FORMAT",
@@ -81,6 +83,10 @@ class Settings(BaseModel):
     broker_url: SecretStr | None = None
     secret_key: SecretStr | None = None
     data_dir: Path = Path(".cardsync")
+    # Hints that wait on disk: fifteen minutes of 100 a second, or a day of one a second, in 4 KiB each, which is what a
+    # file takes; drained within minutes. Whoever has more traffic and room may set more: a folder of a million files works.
+    spool_max_files: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    spool_max_bytes: Annotated[int, Field(ge=4_096, le=2**40)] = 512 * 1_048_576
     ack_status: Annotated[int, Field(ge=200, le=201)] = 200
     max_body_bytes: Annotated[int, Field(ge=1, le=64 * 1_048_576)] = 1_048_576
     log_format: Literal["auto", "json", "console"] = "auto"

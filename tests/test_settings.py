@@ -76,6 +76,8 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
 def test_every_setting_is_read_from_its_variable(tmp_path: Path) -> None:
     values = {
         "CARDSYNC_DATA_DIR": "elsewhere",
+        "CARDSYNC_SPOOL_MAX_FILES": "10",
+        "CARDSYNC_SPOOL_MAX_BYTES": "8192",
         "CARDSYNC_ACK_STATUS": "201",
         "CARDSYNC_MAX_BODY_BYTES": "2048",
         "CARDSYNC_LOG_FORMAT": "json",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, text
 
 from cardsync.core.cards import CardFacts, Environment, Token
-from cardsync.core.events import Event
+from cardsync.core.events import Event, event_id
 from cardsync.core.signature import Scheme
 
 Status = Literal["pending", "done", "ignored", "failed"]
+Row = Mapping[str, object]
 
 MAX_ATTEMPTS: Final = 10  # over about half an hour; then an operator looks, and replays
 SETTLE_AT_ONCE: Final = 100  # events in one transaction: short enough to hold no lock for long
@@ -32,6 +34,11 @@ class NewEvent:
     body_hash: bytes
     scheme: Scheme
     key_id: str
+
+    @property
+    def event_id(self) -> uuid.UUID:
+        """The id that its row gets, unless the body is known by another already."""
+        return event_id(self.body_hash)
 
     @property
     def status(self) -> Literal["pending", "ignored"]:
@@ -62,24 +69,25 @@ class PendingHint:
     attempts: int
 
 
-# One parameter however many rows: the same prepared statement for one hint and for thirty, and one value to send. Rows come
-# sorted by hash, so that two transactions which hold the same notifications wait for each other in one order.
+# One parameter however many rows: the same prepared statement for one hint and for thirty, and one value to send. No index is
+# named for conflicts: the id follows from the hash, and of two who insert the same at once either index may be the first to tell.
+# What waited on disk brings the time of its arrival, by another clock: never later than now.
 _INSERT = text("""
     INSERT INTO cardsync.events (
-        body_hash, status, kind, ignored_because, environment, customer_id, session_id, reference_number, result, state,
-        payment_type, agreement_id, scheme, key_id, token, facts, settled_at
+        event_id, received_at, body_hash, status, kind, ignored_because, environment, customer_id, session_id,
+        reference_number, result, state, payment_type, agreement_id, scheme, key_id, token, facts, settled_at
     )
     SELECT
-        decode(body_hash, 'hex'), status, kind, ignored_because, environment, customer_id, session_id, reference_number,
-        result, state, payment_type, agreement_id, scheme, key_id, token, facts,
-        CASE WHEN status = 'ignored' THEN clock_timestamp() END
+        event_id, least(received_at, clock_timestamp()), decode(body_hash, 'hex'), status, kind, ignored_because,
+        environment, customer_id, session_id, reference_number, result, state, payment_type, agreement_id, scheme, key_id,
+        token, facts, CASE WHEN status = 'ignored' THEN clock_timestamp() END
     FROM json_to_recordset(cast(:rows AS json)) AS row (
-        body_hash text, status text, kind text, ignored_because text, environment text, customer_id text,
-        session_id text, reference_number text, result text, state text, payment_type text, agreement_id text,
-        scheme text, key_id text, token text, facts jsonb
+        event_id uuid, received_at timestamptz, body_hash text, status text, kind text, ignored_because text,
+        environment text, customer_id text, session_id text, reference_number text, result text, state text,
+        payment_type text, agreement_id text, scheme text, key_id text, token text, facts jsonb
     )
-    ON CONFLICT (body_hash) DO NOTHING
-    RETURNING body_hash, event_id
+    ON CONFLICT DO NOTHING
+    RETURNING body_hash, event_id, status
 """)
 
 # A duplicate of an event whose work failed is a wish to try again: it must not be hidden by having been seen.
@@ -92,21 +100,34 @@ _FIND = text("SELECT event_id, status FROM cardsync.events WHERE body_hash = :bo
 
 
 def store(connection: Connection, new: Sequence[NewEvent]) -> list[Stored]:
-    """Insert those events whose body's hash is not known, in one statement; reopen a known one that failed."""
-    rows = [_as_row(one) for one in sorted(new, key=lambda one: one.body_hash)]
+    """Insert those events whose body's hash is not known, in one statement; reopen a known one that failed.
+
+    Sorted by hash, so that two transactions which hold the same notifications wait for each other in one order.
+    """
+    order = sorted(range(len(new)), key=lambda place: new[place].body_hash)
+    stored = zip(order, store_rows(connection, [as_row(new[place]) for place in order]), strict=True)
+    return [one for _, one in sorted(stored, key=lambda placed: placed[0])]
+
+
+def store_rows(connection: Connection, rows: Sequence[Row]) -> list[Stored]:
+    """The same for rows as ``as_row`` makes them, numbered in this order. Raises ``DBAPIError`` for a row that is none."""
     inserted = connection.execute(_INSERT, {"rows": json.dumps(rows)})
-    fresh = {bytes(row.body_hash): row.event_id for row in inserted}
+    fresh = {bytes(row.body_hash).hex(): (row.event_id, row.status) for row in inserted}
     stored = []
-    for one in new:
-        event_id = fresh.pop(one.body_hash, None)  # the same bytes twice at once: one is new, the other its duplicate
-        stored.append(_seen(connection, one) if event_id is None else Stored(event_id, one.status, fresh=True))
+    for row in rows:
+        found = fresh.pop(
+            str(row["body_hash"]), None
+        )  # the same bytes twice at once: one is new, the other its duplicate
+        stored.append(_seen(connection, row) if found is None else Stored(*found, fresh=True))
     return stored
 
 
-def _as_row(new: NewEvent) -> dict[str, object]:
+def as_row(new: NewEvent) -> Row:
+    """An event as its insert takes it, in JSON's types: all that may be kept of a notification."""
     event = new.event
     hint = event.card if new.status == "pending" else None
     return {
+        "event_id": str(new.event_id),
         "body_hash": new.body_hash.hex(),
         "status": new.status,
         "kind": event.kind,
@@ -126,10 +147,22 @@ def _as_row(new: NewEvent) -> dict[str, object]:
     }
 
 
-def _seen(connection: Connection, new: NewEvent) -> Stored:
-    known = connection.execute(_SEEN, {"body_hash": new.body_hash}).one_or_none()
+def try_out(connection: Connection) -> None:
+    """Insert what nobody sent, for the caller to roll back: whether a hint could be stored now is not told by a ``SELECT``.
+
+    A standby, a server without room and one in the midst of a migration all answer questions. Raises as ``store_rows``.
+    """
+    body_hash = os.urandom(32)  # two who try at once must not wait for each other
+    row = {"event_id": str(event_id(body_hash)), "body_hash": body_hash.hex(), "status": "ignored", "kind": "unknown"}
+    row |= {"ignored_because": "unknown kind", "scheme": "standard", "key_id": "nobody"}
+    connection.execute(_INSERT, {"rows": json.dumps([row])})
+
+
+def _seen(connection: Connection, row: Row) -> Stored:
+    body_hash = bytes.fromhex(str(row["body_hash"]))
+    known = connection.execute(_SEEN, {"body_hash": body_hash}).one_or_none()
     if known is None:
-        known = connection.execute(_FIND, {"body_hash": new.body_hash}).one()
+        known = connection.execute(_FIND, {"body_hash": body_hash}).one()
     return Stored(known.event_id, known.status, fresh=False)
 
 
