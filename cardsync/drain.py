@@ -20,6 +20,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
+from cardsync import metrics
 from cardsync.core.waiting import read_waiting
 from cardsync.errors import MalformedBody
 from cardsync.spool import Spool
@@ -30,7 +31,7 @@ from cardsync.store.secret import check_secret
 AT_ONCE: Final = 100  # rows in one statement: tens of milliseconds, and bells in one message
 
 Ring = Callable[[Sequence[uuid.UUID]], None]
-Rest = Callable[[float], None]
+Rest = Callable[[float], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,10 @@ class Drained:
         return Drained(self.drained + other.drained, self.bad + other.bad)
 
 
-def drain(engine: Engine, spool: Spool, *, secret: bytes, ring: Ring, rest: Rest = time.sleep) -> Drained:
+def drain(engine: Engine, spool: Spool, *, secret: bytes, ring: Ring, rest: Rest) -> Drained:
     """Empty the spool of what lies there now, unless another process is at it. ``engine`` commits each statement by itself.
+
+    ``rest`` waits for so many seconds and tells whether to stop there.
 
     Raises ``Misconfigured`` if the database was made with another secret key, SQLAlchemy's ``DBAPIError`` if it takes nothing,
     ``OSError`` if the folder cannot be read. What is not drained then waits on.
@@ -63,7 +66,8 @@ def drain(engine: Engine, spool: Spool, *, secret: bytes, ring: Ring, rest: Rest
         for first in range(0, len(files), AT_ONCE):
             began = time.monotonic()
             done += _drain_batch(engine, spool, files[first : first + AT_ONCE], ring)
-            rest(time.monotonic() - began)
+            if rest(time.monotonic() - began):
+                break
         return done
 
 
@@ -81,6 +85,8 @@ def _drain_batch(engine: Engine, spool: Spool, files: Sequence[Path], ring: Ring
     spool.remove([file for file, _ in stored])
     for file in (*bad, *refused):
         spool.set_aside(file)
+    metrics.SPOOLED.labels("drained").inc(len(stored))
+    metrics.SPOOLED.labels("bad").inc(len(bad) + len(refused))
     ring([row.event_id for _, row in stored if row.status == "pending"])
     return Drained(len(stored), len(bad) + len(refused))
 

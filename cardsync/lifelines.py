@@ -14,11 +14,9 @@ import os
 import socket
 import threading
 import time
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Engine, event
-
-_LINE: Final = "cardsync_line"
 
 
 class Lifelines:
@@ -44,12 +42,13 @@ class Lifelines:
         return len(stuck)
 
     def _connected(self, connection: Any, record: Any) -> None:
-        record.info[_LINE] = socket.socket(fileno=os.dup(connection.fileno()))
+        record.info[self] = socket.socket(fileno=os.dup(connection.fileno()))
         self._taken(connection, record, None)
 
     def _taken(self, _connection: Any, record: Any, _proxy: Any) -> None:
         with self._lock:
-            self._in_use[id(record)] = (time.monotonic(), record.info[_LINE])
+            if self in record.info:  # else it was made before this object
+                self._in_use[id(record)] = (time.monotonic(), record.info[self])
 
     def _given_back(self, _connection: Any, record: Any) -> None:
         with self._lock:
@@ -58,6 +57,6 @@ class Lifelines:
     def _closing(self, _connection: Any, record: Any) -> None:
         with self._lock:
             self._in_use.pop(id(record), None)
-            line = record.info.pop(_LINE, None)
+            line = record.info.pop(self, None)
             if line is not None:
                 line.close()

@@ -24,6 +24,11 @@ if is_shared():
 from prometheus_client import Counter, Histogram
 
 HINTS: Final = Counter("cardsync_hints", "Notifications, by how they were answered.", ["outcome"])
+SPOOLED: Final = Counter(
+    "cardsync_spooled_hints",
+    "Notifications that waited on disk, by what was done: written, drained, bad (set aside for an operator).",
+    ["step"],
+)
 HINT_SECONDS: Final = Histogram(
     "cardsync_hint_answer_seconds",
     "Time to answer a notification.",

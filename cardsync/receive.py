@@ -17,6 +17,7 @@ from typing import Final, Literal
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from cardsync import metrics
 from cardsync.core.events import body_hash, parse, read_event
 from cardsync.core.signature import Scheme, verify
 from cardsync.core.waiting import write_waiting
@@ -87,6 +88,7 @@ def write(engine: Engine, authentic: Sequence[Authentic]) -> list[Receipt]:
 def set_down(spool: Spool, authentic: Sequence[Authentic], *, now: dt.datetime) -> list[Receipt]:
     """Make notifications durable on disk, to be drained; whoever drains them rings. Raises ``SpoolUnusable``; then none is."""
     spool.put([write_waiting(inbox.as_row(one.new), now) for one in authentic])
+    metrics.SPOOLED.labels("written").inc(len(authentic))
     return [_receipt(one, Stored(one.new.event_id, one.new.status, fresh=True), to_ring=False) for one in authentic]
 
 

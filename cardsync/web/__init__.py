@@ -10,11 +10,12 @@ from sqlalchemy import Engine
 from cardsync.bells import Bells
 from cardsync.settings import Settings
 from cardsync.web import api, docs, envelope, exposition, health, openapi, problems, webhook
+from cardsync.web.drainer import Drainer
 from cardsync.web.front import Front
 from cardsync.web.services import Services, services
 from cardsync.web.webhook import Webhook
 
-__all__ = ["create_app", "create_front"]
+__all__ = ["create_app", "create_drainer", "create_front"]
 
 
 def create_app(settings: Settings, *, ingest_engine: Engine, engine: Engine, bells: Bells) -> Flask:
@@ -39,4 +40,10 @@ def create_front(app: Flask) -> Front:
     """The application as granian serves it: the webhook on the event loop, ``app`` for the rest."""
     with app.app_context():
         found = services()
-    return Front(app, Webhook(found), threads=found.settings.web_threads)
+    return Front(app, Webhook(found), found.reach, threads=found.settings.web_threads)
+
+
+def create_drainer(app: Flask) -> Drainer:
+    """Begin to empty the spool of ``app``, in the process that answers."""
+    with app.app_context():
+        return Drainer(services())

@@ -6,6 +6,7 @@ Gauges are read when asked for, within a bound: while the database is away the c
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
@@ -23,11 +24,14 @@ from cardsync.core.allowance import SECONDS_A_DAY, sweeps_a_day
 from cardsync.core.planner import of_cadences, pace
 from cardsync.metrics_files import is_shared
 from cardsync.settings import Settings
+from cardsync.spool import Spool
 from cardsync.store import audits, figures, gate, retention
 from cardsync.web.probes import NoAnswer, Probe
 from cardsync.web.services import Services
 
 WAIT_SECONDS: Final = 1.0
+SPOOL_KEEP_SECONDS: Final = 1.0
+SPOOL_REST: Final = 20.0  # looking at 100,000 files takes some tenths of a second
 QUEUES_KEEP_SECONDS: Final = 1.0
 STOCK_KEEP_SECONDS: Final = 15.0  # it passes over whole tables, and changes slowly
 # ... and with five million customers it takes a second or two of one of the database's processors, for each web process that
@@ -42,6 +46,7 @@ def blueprint(services: Services) -> Blueprint:
     made = Blueprint("metrics", __name__)
     state = CollectorRegistry(auto_describe=False)
     state.register(_State(services.engine, services.settings))
+    state.register(_Waiting(services.spool))
 
     @made.get("/metrics")
     def metrics() -> Response:
@@ -83,6 +88,22 @@ class _State(Collector):
         if stock is not None:
             yield from _stock_gauges(stock)
             yield from _schedule_gauges(stock, self._settings)
+
+
+class _Waiting(Collector):
+    """The gauges of what waits on this host's disk, database or not."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._state = Probe(spool.state, keep_seconds=SPOOL_KEEP_SECONDS, rest=SPOOL_REST)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read what can be read in time."""
+        with contextlib.suppress(NoAnswer, OSError):
+            state = self._state.read(wait_seconds=WAIT_SECONDS)
+            yield _gauge("cardsync_spool_files", "Hints that wait on disk for the database.", state.waiting)
+            yield _gauge("cardsync_spool_bytes", "What the spool takes of the disk.", state.size_bytes)
+            yield _gauge("cardsync_spool_oldest_seconds", "Age of the oldest hint on disk.", state.oldest_seconds)
+            yield _gauge("cardsync_spool_bad_files", "Hints on disk set aside, for an operator.", state.bad)
 
 
 def _asking(engine: Engine, read: Callable[[Connection], Value]) -> Callable[[], Value]:

@@ -17,39 +17,33 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask
 
 from cardsync.errors import MalformedBody
-from cardsync.receive import Authentic, Receipt, is_about_one
 from cardsync.web import envelope
 from cardsync.web.inputs import API_BODY_MAX_BYTES, announced_length
+from cardsync.web.keeping import Keeping
 from cardsync.web.problems import Problem
-from cardsync.web.together import Together
+from cardsync.web.reach import Reach
 from cardsync.web.webhook import PATH, Webhook
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHTTPProtocol as HTTPProtocol
     from granian.rsgi import Scope
 
-# Behind another write and in one's own: each is ended by its own time-outs after five seconds. Ottu gives up after fifteen.
-WAIT_SECONDS: Final = 11.0
 _NAMES: Final = {"content-length": "CONTENT_LENGTH", "content-type": "CONTENT_TYPE"}
-_TOO_LATE: Final = "The database takes too long at the moment; the notification may not have been stored."
 
 
 class Front:
     """``answer`` is an RSGI application. ``threads`` bounds how many requests Flask works at."""
 
-    def __init__(self, app: Flask, webhook: Webhook, *, threads: int) -> None:
+    def __init__(self, app: Flask, webhook: Webhook, reach: Reach, *, threads: int) -> None:
         self._app = app
         self._webhook = webhook
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
-        self._together: Together[Authentic, Receipt] = Together(
-            webhook.write, is_about_one=is_about_one, wait_seconds=WAIT_SECONDS
-        )
+        self._keeping = Keeping(webhook, reach)
 
     async def answer(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answer one request."""
@@ -65,9 +59,7 @@ class Front:
         try:
             length = announced_length(headers, self._webhook.max_bytes)
             authentic = self._webhook.examine(await _read(protocol, length))
-            receipt = await self._together.write(authentic)
-        except TimeoutError:
-            self._refuse(headers, protocol, Problem(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_LATE), began)
+            receipt = await self._keeping.keep(authentic)
         except Exception as error:  # noqa: BLE001  (the table of errors knows them all)
             self._refuse(headers, protocol, error, began)
         else:

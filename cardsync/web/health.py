@@ -1,7 +1,8 @@
 """``/livez``: the process answers. ``/readyz``: it can do its work, or which part cannot.
 
-What cannot be done without makes it 503: the database, its migrations, the right secret key. Without the broker or Ottu hints
-are still accepted and nothing is lost, so these are told and do not take the process out of service.
+503 means that hints cannot be taken, or that the database is not this program's: its migrations, or the secret key, are wrong.
+Without the broker, Ottu, or the database itself hints are still accepted and nothing is lost, so these are told and do not take
+the process out of service: an orchestrator that did that would lose what it wants to save.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync import db
-from cardsync.errors import Misconfigured
+from cardsync.errors import Misconfigured, SpoolUnusable
 from cardsync.settings import Settings
+from cardsync.spool import Spool
 from cardsync.store import gate
 from cardsync.store.gate import GateState
 from cardsync.store.secret import check_secret
@@ -39,6 +41,7 @@ def blueprint(services: Services) -> Blueprint:
     """The two routes."""
     made = Blueprint("health", __name__)
     database = Probe(_database_checks(services.engine, services.settings), keep_seconds=KEEP_SECONDS)
+    spool = Probe(lambda: _check_spool(services.spool), keep_seconds=KEEP_SECONDS)
     broker = Probe(lambda: _check_broker(services.settings), keep_seconds=KEEP_SECONDS)
 
     @made.get("/livez")
@@ -47,9 +50,13 @@ def blueprint(services: Services) -> Blueprint:
 
     @made.get("/readyz")
     def readyz() -> Response:
-        checks = _read(database) | {"broker": _read_broker(broker)}
-        ready = all(checks[name] == OK for name in NEEDED)
-        status = "ready" if ready and checks["broker"] == OK else "degraded" if ready else "not ready"
+        checks = _read(database) | {"spool": _in_words(spool), "broker": _in_words(broker)}
+        if checks["database"] == OK and not services.reach.is_there:
+            checks["database"] = "takes no hints at the moment"
+        away = checks["database"] != OK
+        ready = all(checks[name] == OK for name in (("spool",) if away else NEEDED))
+        whole = all(checks[name] == OK for name in ("database", "spool", "broker"))
+        status = "not ready" if not ready else "ready" if whole else "degraded"
         body = json.dumps({"status": status, "checks": checks})
         return Response(body, status=200 if ready else 503, content_type="application/json")
 
@@ -66,9 +73,9 @@ def _read(database: Probe[dict[str, str]]) -> dict[str, str]:
         return {"database": f"cannot be used: {type(error).__name__}", **unknown}
 
 
-def _read_broker(broker: Probe[str]) -> str:
+def _in_words(probe: Probe[str]) -> str:
     try:
-        return broker.read(wait_seconds=WAIT_SECONDS)
+        return probe.read(wait_seconds=WAIT_SECONDS)
     except NoAnswer:
         return f"no answer within {WAIT_SECONDS:g} s"
 
@@ -107,6 +114,14 @@ def _calls(state: GateState) -> str:
         return f"paused until a call succeeds: {state.paused_because}"
     if state.calls_per_second is not None:
         return f"limited to {state.calls_per_second:.1f} calls a second after a 429"
+    return OK
+
+
+def _check_spool(spool: Spool) -> str:
+    try:
+        spool.check()
+    except SpoolUnusable as error:
+        return str(error)
     return OK
 
 

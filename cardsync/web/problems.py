@@ -18,15 +18,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
-from cardsync.errors import Conflict, InvalidSignature, MalformedBody, NotFound, Refused, Transient
+from cardsync.errors import Conflict, InvalidSignature, MalformedBody, NotFound, Refused, SpoolUnusable, Transient
 from cardsync.web.steadylog import SteadyLog
 
 log = structlog.get_logger(__name__)
-_database_away = SteadyLog()  # while it is, every request finds it so
+_away = SteadyLog()  # while database or disk are, every request finds it so
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
-_AWAY: Final = "The database cannot be reached at the moment; nothing was changed."
+_DATABASE_AWAY: Final = "The database cannot be reached at the moment; nothing was changed."
+NOWHERE: Final = "Neither the database nor the disk takes the notification at the moment; it is not kept."
 _OURS: Final = "Something went wrong on our side; the request id finds it in our logs."
 
 # From the special to the general: the first that fits counts. A detail of None means the error's own text, which is
@@ -37,8 +38,9 @@ TABLE: Final[tuple[tuple[type[Exception], HTTPStatus, str | None], ...]] = (
     (NotFound, HTTPStatus.NOT_FOUND, None),
     (Conflict, HTTPStatus.CONFLICT, None),
     (Refused, HTTPStatus.UNPROCESSABLE_ENTITY, None),
+    (SpoolUnusable, HTTPStatus.SERVICE_UNAVAILABLE, NOWHERE),
     (Transient, HTTPStatus.SERVICE_UNAVAILABLE, None),
-    (SQLAlchemyError, HTTPStatus.SERVICE_UNAVAILABLE, _AWAY),
+    (SQLAlchemyError, HTTPStatus.SERVICE_UNAVAILABLE, _DATABASE_AWAY),
     (Exception, HTTPStatus.INTERNAL_SERVER_ERROR, _OURS),
 )
 # RFC 9110 wants a challenge with every 401; a notification's proof is inside its body.
@@ -116,7 +118,10 @@ def _log_ours(error: Exception, status: HTTPStatus) -> None:
     if isinstance(error, DBAPIError):
         facts["sqlstate"] = getattr(error.orig, "sqlstate", None)
     if isinstance(error, SQLAlchemyError):
-        _database_away.warning("database_away", **facts)
+        _away.warning("database_away", **facts)
+        return
+    if isinstance(error, SpoolUnusable):
+        _away.warning("spool_unusable", **facts, why=str(error))
         return
     frames = traceback.extract_tb(error.__traceback__)
     log.error("request_failed", **facts, where=[f"{f.filename}:{f.lineno} {f.name}" for f in frames[-8:]])

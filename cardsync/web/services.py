@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 
 from cardsync.bells import Bells
 from cardsync.settings import Settings
+from cardsync.spool import FOLDER, Spool
+from cardsync.web.reach import Reach
 
 _NAME: Final = "cardsync"
 
@@ -19,8 +21,8 @@ _NAME: Final = "cardsync"
 class Services:
     """``ingest_engine`` commits each statement by itself and is the webhook's alone; ``engine`` is for all the rest.
 
-    ``waiting_readers`` bounds how many of this process's threads may wait for a fresh list at once, so that there are
-    always some left for webhooks.
+    ``reach`` tells whether the first is worth asking at the moment; if not, hints go to ``spool``. ``waiting_readers`` bounds
+    how many of this process's threads may wait for a fresh list at once, so that there are always some left for webhooks.
     """
 
     settings: Settings
@@ -28,12 +30,17 @@ class Services:
     engine: Engine
     bells: Bells
     waiting_readers: threading.BoundedSemaphore
+    spool: Spool
+    reach: Reach
 
     @classmethod
     def of(cls, settings: Settings, *, ingest_engine: Engine, engine: Engine, bells: Bells) -> Services:
         """Bound the readers by half of the threads, one at the least."""
         readers = threading.BoundedSemaphore(max(1, settings.web_threads // 2))
-        return cls(settings, ingest_engine, engine, bells, readers)
+        spool = Spool(
+            settings.data_dir / FOLDER, max_files=settings.spool_max_files, max_bytes=settings.spool_max_bytes
+        )
+        return cls(settings, ingest_engine, engine, bells, readers, spool, Reach(ingest_engine))
 
     def store_in(self, extensions: dict[str, object]) -> None:
         """Make these the services of a Flask application."""

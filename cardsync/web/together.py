@@ -4,8 +4,8 @@ Why: a commit costs PostgreSQL a flush, us a round trip, and every hand-over bet
 One thread writes, for as many notifications as are there; the event loop holds the rest, which costs no thread. When nothing
 else is there nothing is waited for, so a single write is as fast as ever. A result is given only after the commit that holds it.
 
-Rules: one write at a time, bounded in size; nothing waits longer than a bound. A write that fails for what is in it is done again
-for each item alone: one bad item spoils nothing for its neighbours.
+Rules: one write at a time, bounded in size; nothing waits longer than it wants to. A write that fails for what is in it is
+done again for each item alone: one bad item spoils nothing for its neighbours.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
@@ -24,9 +25,9 @@ AT_ONCE: Final = 128  # a statement of some 100 KB; more take as long as they ta
 
 
 class Together(Generic[Item, Result]):
-    """``write_all`` writes items and returns their results in order; it runs on the one thread of this object.
+    """``write_all`` writes items and returns their results in order; it runs on the one thread of this object, named ``name``.
 
-    ``is_about_one`` tells which of its errors are an item's own. ``write`` is called on one event loop.
+    ``is_about_one`` tells which of its errors are an item's own. All else is called on one event loop.
     """
 
     def __init__(
@@ -34,18 +35,24 @@ class Together(Generic[Item, Result]):
         write_all: Callable[[Sequence[Item]], Sequence[Result]],
         *,
         is_about_one: Callable[[Exception], bool],
-        wait_seconds: float,
+        name: str,
     ) -> None:
         self._write_all = write_all
         self._is_about_one = is_about_one
-        self._wait_seconds = wait_seconds
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._writing = False
+        self._written: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._began = 0.0
         self._batches: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, list[tuple[Item, asyncio.Future[Result]]]]]
         self._batches = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="writer", daemon=True).start()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    async def write(self, item: Item) -> Result:
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the write that is on its way has been; 0 if there is none."""
+        return time.monotonic() - self._began if self._written else 0.0
+
+    async def write(self, item: Item, *, wait_seconds: float) -> Result:
         """Return the item's result once it is written. Raises what ``write_all`` raised, or ``TimeoutError``."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
@@ -53,17 +60,23 @@ class Together(Generic[Item, Result]):
         if not self._writing:
             self._writing = True
             loop.call_soon(self._send, loop)  # not at once: what this turn of the loop brings goes along
-        bound = loop.call_later(self._wait_seconds, _give_up, future)
+        bound = loop.call_later(wait_seconds, _give_up, future)
         try:
             return await future
         finally:
             bound.cancel()
+
+    def give_up(self) -> None:
+        """Let all who wait now have their ``TimeoutError`` at once; what is on its way may still be written."""
+        for _, future in (*self._written, *self._waiting):
+            _give_up(future)
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hand what waits to the thread; those who gave up are left out."""
         waiting = [place for place in self._waiting if not place[1].done()]
         batch, self._waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
         self._writing = bool(batch)
+        self._written, self._began = batch, time.monotonic()
         if batch:
             self._batches.put((loop, batch))
 

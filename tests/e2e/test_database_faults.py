@@ -1,56 +1,58 @@
-"""PostgreSQL gone, idle or under load: quick refusals, no accepted hint lost, and all of it heals by itself."""
+"""PostgreSQL gone, frozen, restarted, idle or under load: every hint is answered with success, and all of it heals by itself."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from cardsync.dev.postgres import EmbeddedPostgres
 from tests.e2e.marks import ONE_BROKER
-from tests.e2e.processes import POLL_SECONDS, until
+from tests.e2e.processes import until
 from tests.e2e.system import ENVIRONMENT, System
 from tests.e2e.timing import timed
 
 pytestmark = ONE_BROKER
 
-REFUSED_SECONDS = 2.5
+ANSWER_SECONDS = 3.0  # two are promised; the rest is a machine that does all of this at once
 SENDERS = 4
 HINTS_EACH = 40
 
 
-def test_without_the_database_the_web_refuses_quickly_and_says_why(system: System, postgres: EmbeddedPostgres) -> None:
+def test_without_the_database_hints_are_taken_and_readers_are_told(system: System, postgres: EmbeddedPostgres) -> None:
     customer, reader = system.customer(), system.key("cards:read")
     content, _ = system.notification(customer)
-    with _killed(postgres):
+    with killed(postgres):
         answer, seconds = timed(system, content)
-        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-        assert int(answer.headers["retry-after"]) > 0
-        assert seconds < REFUSED_SECONDS
+        assert (answer.status_code, answer.json()["status"]) == (200, "accepted")
+        assert seconds < ANSWER_SECONDS
         began = time.monotonic()
         assert system.get("/v1/cards", reader, environment=ENVIRONMENT, customer_id=customer).status_code == 503
         ready = system.get("/readyz")
-        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert ready.json()["checks"]["database"] != "ok"
         assert system.get("/livez").status_code == 200
         figures = system.metrics()
         assert figures["cardsync_database_up", ()] == 0
-        assert figures["cardsync_hints_total", ("unavailable",)] >= 1
-        assert time.monotonic() - began < 4 * REFUSED_SECONDS
-    until(lambda: system.get("/readyz").status_code == 200, "the web is ready again")
-    assert system.post_hint(content).json()["status"] == "accepted"
+        assert figures["cardsync_spooled_hints_total", ("written",)] >= 1
+        until(lambda: system.metrics()["cardsync_spool_files", ()] == 1, "the waiting hint is told")
+        assert time.monotonic() - began < 4 * ANSWER_SECONDS
     system.until_active(customer)
+    until(lambda: system.get("/readyz").json()["status"] == "ready", "the web is ready again")
+    again = system.post_hint(content).json()
+    assert again == {"status": "duplicate", "event_id": answer.json()["event_id"]}
 
 
 def test_worker_and_beat_outlive_a_restart_of_the_database(system: System, postgres: EmbeddedPostgres) -> None:
     pids = {name: process.pid for name, process in system.processes.items()}
-    with _killed(postgres):
+    with killed(postgres):
         beat = system.processes["beat"]
         until(lambda: "beat_lost_the_lead" in beat.output(), "the beat notices")
-    until(lambda: system.get("/readyz").status_code == 200, "the web is ready again")
+    until(lambda: system.get("/readyz").json()["status"] == "ready", "the web is ready again")
     customer = system.customer()
     system.save_card(customer)
     system.until_active(customer)
@@ -61,61 +63,102 @@ def test_worker_and_beat_outlive_a_restart_of_the_database(system: System, postg
     assert {name: process.pid for name, process in system.processes.items()} == pids
 
 
-def test_no_accepted_hint_is_lost_when_the_database_dies_under_load(system: System, postgres: EmbeddedPostgres) -> None:
-    hints = {customer: system.notification(customer)[0] for customer in _customers(system)}
-    statuses: Counter[int] = Counter()
-    slowest: list[float] = []
-    refused = threading.Event()
-
-    def send(content: bytes) -> None:
-        """Send it until it is accepted, and tell of refusals."""
-        while True:
-            answer, seconds = timed(system, content)
-            statuses[answer.status_code] += 1
-            slowest.append(seconds)
-            if answer.status_code == 200:
-                return
-            refused.set()
-            threading.Event().wait(POLL_SECONDS)
-
-    with ThreadPoolExecutor(SENDERS) as senders:
-        sent = [senders.submit(send, content) for content in hints.values()]
-        until(lambda: statuses[200] >= SENDERS, "the first are accepted")
-        with _killed(postgres):
-            assert refused.wait(5), "nothing was refused"
-        for one in sent:
-            one.result(30)
-    assert set(statuses) == {200, 503}
-    assert max(slowest) < REFUSED_SECONDS
-    system.until_active(*hints, seconds=25)
-    assert all(system.changes(customer) == ["added"] for customer in hints)
-
-
-def test_processes_that_start_before_the_database_wait_for_it(system: System, postgres: EmbeddedPostgres) -> None:
-    with _killed(postgres):
-        for name in ("beat", "web", "worker"):
-            assert system.processes[name].stop() == 0, name
-        for name in ("worker", "beat", "web"):
-            system.start(name)
-        assert "database" in system.get("/readyz").json()["checks"]
-        assert system.get("/readyz").status_code == 503
-        system.processes["worker"].says("waiting_for_database")
-        other = system.start("worker", "worker-2")
-        other.says("waiting_for_database")
-        system.end("worker-2")  # one that waits can be stopped
-    customer = system.customer()
-    until(lambda: system.get("/readyz").status_code == 200, "the web is ready")
-    system.save_card(customer)
-    system.until_active(customer)
-
-
 @contextmanager
-def _killed(postgres: EmbeddedPostgres) -> Iterator[None]:
+def killed(postgres: EmbeddedPostgres) -> Iterator[None]:
     postgres.kill()
     try:
         yield
     finally:
         postgres.start()
+
+
+@contextmanager
+def frozen(postgres: EmbeddedPostgres) -> Iterator[None]:
+    postgres.pause()
+    try:
+        yield
+    finally:
+        postgres.resume()
+
+
+@contextmanager
+def restarted(postgres: EmbeddedPostgres) -> Iterator[None]:
+    postgres.stop()
+    postgres.start()
+    yield
+
+
+@pytest.mark.parametrize("fault", [killed, frozen, restarted])
+def test_every_hint_is_answered_in_time_and_leads_to_the_truth_whatever_befalls_the_database(
+    system: System, postgres: EmbeddedPostgres, fault: Callable[[EmbeddedPostgres], Iterator[None]]
+) -> None:
+    hints = {customer: system.notification(customer)[0] for customer in _customers(system)}
+    answers: list[tuple[int, float]] = []
+    before = _spooled(system)
+
+    def send(content: bytes) -> None:
+        answer, seconds = timed(system, content)
+        answers.append((answer.status_code, seconds))
+
+    with ThreadPoolExecutor(SENDERS) as senders:
+        sent = [senders.submit(send, content) for content in hints.values()]
+        until(lambda: len(answers) >= SENDERS, "the first are answered")
+        with fault(postgres):
+            until(lambda: len(answers) == len(hints) or _spooled(system) > before, "some are set down")
+        for one in sent:
+            one.result(30)
+    assert {status for status, _ in answers} == {200}
+    assert max(seconds for _, seconds in answers) < ANSWER_SECONDS
+    system.until_active(*hints, seconds=30)
+    assert _waiting(system) == []
+    assert all(system.changes(customer) == ["added"] for customer in hints)
+
+
+def test_a_web_process_killed_with_hints_on_disk_leaves_them_to_the_next(
+    system: System, postgres: EmbeddedPostgres
+) -> None:
+    hints = {customer: system.notification(customer)[0] for customer in (system.customer(), system.customer())}
+    with killed(postgres):
+        for content in hints.values():
+            assert system.post_hint(content).status_code == 200
+        system.processes.pop("web").kill()
+    assert len(_waiting(system)) == 2
+    (_spool(system) / "1-dead-1.tmp").write_bytes(b'{"torn')
+    system.start("web")
+    system.until_active(*hints)
+    until(lambda: not _waiting(system), "the spool is empty")
+
+
+def test_processes_that_start_before_the_database_wait_for_it_and_take_hints(
+    system: System, postgres: EmbeddedPostgres
+) -> None:
+    customer = system.customer()
+    content, _ = system.notification(customer)
+    with killed(postgres):
+        for name in ("beat", "web", "worker"):
+            assert system.processes[name].stop() == 0, name
+        for name in ("worker", "beat", "web"):
+            system.start(name)
+        assert system.get("/readyz").json()["status"] == "degraded"
+        assert system.post_hint(content).json()["status"] == "accepted"
+        system.processes["worker"].says("waiting_for_database")
+        other = system.start("worker", "worker-2")
+        other.says("waiting_for_database")
+        system.end("worker-2")  # one that waits can be stopped
+    system.until_active(customer)
+    assert _waiting(system) == []
+
+
+def _spool(system: System) -> Path:
+    return Path(system.settings["CARDSYNC_DATA_DIR"]) / "spool"
+
+
+def _waiting(system: System) -> list[Path]:
+    return list(_spool(system).glob("*.hint"))
+
+
+def _spooled(system: System) -> float:
+    return system.metrics().get(("cardsync_spooled_hints_total", ("written",)), 0.0)
 
 
 def _customers(system: System) -> list[str]:

@@ -25,6 +25,10 @@ from tests.stories.worlds import KEYS, Shop
 SECRET = b"a-secret-key-of-the-tests-32-characters"
 
 
+def go_on(_seconds: float) -> bool:
+    return False
+
+
 class Crash(BaseException):
     """The process dies here."""
 
@@ -42,7 +46,7 @@ def rung() -> list[uuid.UUID]:
 @pytest.fixture
 def drained(shop: Shop, spool: Spool, rung: list[uuid.UUID]) -> Callable[[], Drained]:
     """Drain as the web does, with its rights."""
-    return lambda: drain(shop.ingest, spool, secret=SECRET, ring=rung.extend, rest=lambda _: None)
+    return lambda: drain(shop.ingest, spool, secret=SECRET, ring=rung.extend, rest=go_on)
 
 
 def hint(number: int, customer: str = "cust-1") -> Authentic:
@@ -167,7 +171,7 @@ def test_while_the_database_takes_nothing_everything_waits_on(
     answered = set_all_down(spool, [hint(1), hint(2)])
     away = db.make_engine("postgresql://nobody@127.0.0.1:1/none", autocommit=True)
     with pytest.raises(DBAPIError):
-        drain(away, spool, secret=SECRET, ring=lambda _: None)
+        drain(away, spool, secret=SECRET, ring=lambda _: None, rest=go_on)
     shop.execute("ALTER TABLE cardsync.events RENAME TO elsewhere")
     with pytest.raises(DBAPIError):
         drained()
@@ -195,12 +199,17 @@ def test_only_one_process_drains(shop: Shop, spool: Spool, drained: Callable[[],
     assert drained() == Drained(drained=1)
 
 
-def test_it_rests_after_each_batch_for_as_long_as_that_took(shop: Shop, spool: Spool) -> None:
-    set_all_down(spool, [hint(n) for n in range(AT_ONCE + 1)])
+def test_it_rests_after_each_batch_for_as_long_as_that_took_and_stops_when_told(shop: Shop, spool: Spool) -> None:
+    set_all_down(spool, [hint(n) for n in range(2 * AT_ONCE + 1)])
     rests: list[float] = []
-    drain(shop.ingest, spool, secret=SECRET, ring=lambda _: None, rest=rests.append)
-    assert len(rests) == 2
+
+    def rest(seconds: float) -> bool:
+        rests.append(seconds)
+        return len(rests) == 2
+
+    assert drain(shop.ingest, spool, secret=SECRET, ring=lambda _: None, rest=rest) == Drained(drained=2 * AT_ONCE)
     assert all(seconds > 0 for seconds in rests)
+    assert len(spool.waiting()) == 1
 
 
 def test_two_who_store_the_same_at_once_both_succeed(shop: Shop) -> None:

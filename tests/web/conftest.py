@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -44,12 +45,13 @@ def bells() -> NotingBells:
 
 
 @pytest.fixture
-def make_settings(database_url: str) -> Callable[..., Settings]:
+def make_settings(database_url: str, tmp_path: Path) -> Callable[..., Settings]:
     """Settings with a broker that is not there."""
 
     def make(**overrides: object) -> Settings:
         values: dict[str, object] = {
             "database_url": database_url,
+            "data_dir": tmp_path / "data",
             "broker_url": "redis://127.0.0.1:1/0",
             "secret_key": SECRET,
             "ottu_webhook_keys": f"an-older-key,{payloads.KEY}",

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -48,7 +49,11 @@ def test_it_lives_without_anything_else(make_app: Callable[..., Flask]) -> None:
 
 def test_with_everything_there_it_is_ready(make_app: Callable[..., Flask], listener: int) -> None:
     found = ready(make_app(broker_url=f"amqp://guest:guest@127.0.0.1:{listener}//"))
-    assert found == (200, "ready", dict.fromkeys(("database", "migrations", "secret_key", "broker", "ottu"), "ok"))
+    assert found == (
+        200,
+        "ready",
+        dict.fromkeys(("database", "migrations", "secret_key", "spool", "broker", "ottu"), "ok"),
+    )
 
 
 def test_without_the_broker_it_still_takes_hints(app: Flask) -> None:
@@ -57,9 +62,10 @@ def test_without_the_broker_it_still_takes_hints(app: Flask) -> None:
     assert checks["broker"] == "does not answer"
 
 
-def test_without_the_database_it_is_not_ready(make_app: Callable[..., Flask]) -> None:
+def test_without_the_database_it_still_takes_hints(make_app: Callable[..., Flask]) -> None:
     status, word, checks = ready(make_app(engine=db.make_engine(AWAY)))
-    assert (status, word) == (503, "not ready")
+    assert (status, word) == (200, "degraded")
+    assert checks["spool"] == "ok"
     assert checks["database"].startswith("cannot be used")
     assert checks["migrations"].startswith("unknown")
 
@@ -71,7 +77,28 @@ def test_a_database_that_takes_connections_and_says_nothing_delays_no_probe(
     began = time.monotonic()
     status, _, checks = ready(app)
     assert time.monotonic() - began < 2
-    assert (status, checks["database"]) == (503, "no answer within 1 s")
+    assert (status, checks["database"]) == (200, "no answer within 1 s")
+
+
+def test_with_neither_database_nor_disk_it_is_not_ready(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way", encoding="utf-8")
+    status, word, checks = ready(make_app(engine=db.make_engine(AWAY)))
+    assert (status, word) == (503, "not ready")
+    assert checks["spool"].startswith("the spool cannot be written")
+
+
+def test_without_the_disk_it_still_takes_hints(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way", encoding="utf-8")
+    status, word, checks = ready(make_app())
+    assert (status, word, checks["database"]) == (200, "degraded", "ok")
+
+
+def test_a_database_that_answers_and_takes_no_hint_is_told(make_app: Callable[..., Flask], engine: Engine) -> None:
+    app = make_app(ingest_engine=db.make_engine(AWAY, autocommit=True))
+    body = payloads.signed(payloads.save_card())
+    assert app.test_client().post("/webhooks/ottu", data=body, content_type="application/json").status_code == 200
+    status, word, checks = ready(app)
+    assert (status, word, checks["database"]) == (200, "degraded", "takes no hints at the moment")
 
 
 def test_an_unmigrated_database_is_not_ready(make_app: Callable[..., Flask], database_url: str, engine: Engine) -> None:

@@ -34,8 +34,8 @@ class Desk:
         return [f"row {item}" for item in items]
 
 
-def together(desk: Desk, *, wait_seconds: float = PATIENCE_SECONDS) -> Together[int, str]:
-    return Together(desk.write_all, is_about_one=lambda e: isinstance(e, ValueError), wait_seconds=wait_seconds)
+def together(desk: Desk) -> Together[int, str]:
+    return Together(desk.write_all, is_about_one=lambda e: isinstance(e, ValueError), name="writer")
 
 
 def run(desk: Desk, items: Sequence[int]) -> list[str | BaseException]:
@@ -43,9 +43,9 @@ def run(desk: Desk, items: Sequence[int]) -> list[str | BaseException]:
 
     async def go() -> list[str | BaseException]:
         writer = together(desk)
-        tasks = [asyncio.create_task(writer.write(items[0]))]
+        tasks = [asyncio.create_task(writer.write(items[0], wait_seconds=PATIENCE_SECONDS))]
         assert await asyncio.to_thread(desk.began.wait, PATIENCE_SECONDS)
-        tasks += [asyncio.create_task(writer.write(item)) for item in items[1:]]
+        tasks += [asyncio.create_task(writer.write(item, wait_seconds=PATIENCE_SECONDS)) for item in items[1:]]
         await asyncio.sleep(0)  # each has taken its place
         desk.let_go.set()
         return list(await asyncio.gather(*tasks, return_exceptions=True))
@@ -85,17 +85,38 @@ def test_nobody_waits_longer_than_the_bound_and_who_gave_up_is_not_written() -> 
     desk = Desk(held=True)
 
     async def go() -> str:
-        writer = together(desk, wait_seconds=0.05)
-        first, second = asyncio.create_task(writer.write(1)), asyncio.create_task(writer.write(2))
+        writer = together(desk)
+        first, second = (asyncio.create_task(writer.write(n, wait_seconds=0.05)) for n in (1, 2))
         for task in (first, second):
             with pytest.raises(TimeoutError):
                 await task
-        late = asyncio.create_task(writer.write(3))
+        assert writer.busy_seconds > 0
         with pytest.raises(TimeoutError):
-            await late
+            await writer.write(3, wait_seconds=0.05)
         desk.let_go.set()
-        later = together(desk)
-        return await later.write(4)
+        written = await writer.write(4, wait_seconds=PATIENCE_SECONDS)
+        assert writer.busy_seconds == 0
+        return written
 
     assert asyncio.run(go()) == "row 4"
     assert [3] not in desk.batches
+
+
+def test_all_who_wait_can_be_let_go_at_once() -> None:
+    desk = Desk(held=True)
+
+    async def go() -> list[str | BaseException]:
+        writer = together(desk)
+        tasks = [asyncio.create_task(writer.write(1, wait_seconds=PATIENCE_SECONDS))]
+        assert await asyncio.to_thread(desk.began.wait, PATIENCE_SECONDS)
+        tasks += [asyncio.create_task(writer.write(n, wait_seconds=PATIENCE_SECONDS)) for n in (2, 3)]
+        await asyncio.sleep(0)
+        writer.give_up()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        desk.let_go.set()
+        return [*outcomes, await writer.write(4, wait_seconds=PATIENCE_SECONDS)]
+
+    outcomes = asyncio.run(go())
+    assert [type(outcome) for outcome in outcomes[:3]] == [TimeoutError] * 3
+    assert outcomes[3] == "row 4"
+    assert desk.batches == [[1], [4]]  # who was let go is not written afterwards

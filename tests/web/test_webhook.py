@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,11 +250,73 @@ def test_odd_values_are_never_an_error_of_ours(client: FlaskClient, name: str, v
     assert send(client, body).status_code in (200, 401)
 
 
-def test_without_the_database_it_is_503_and_may_be_tried_again(make_app: Callable[..., Flask]) -> None:
-    away = db.make_engine("postgresql://nobody@127.0.0.1:1/none", autocommit=True)
-    response = send(make_app(ingest_engine=away).test_client(), payloads.signed(payloads.save_card()))
+AWAY = "postgresql://nobody@127.0.0.1:1/none"
+
+
+def without_database(make_app: Callable[..., Flask]) -> FlaskClient:
+    return make_app(ingest_engine=db.make_engine(AWAY, autocommit=True)).test_client()
+
+
+def test_without_the_database_it_is_kept_on_disk_under_the_id_of_the_row_to_come(
+    make_app: Callable[..., Flask], client: FlaskClient, bells: NotingBells
+) -> None:
+    away, body = without_database(make_app), payloads.signed(payloads.save_card())
+    answers = [send(away, body), send(away, body)]
+    assert [(a.status_code, a.json["status"]) for a in answers] == [(200, "accepted")] * 2
+    assert send(away, payloads.signed(payloads.operation())).json["status"] == "ignored"
+    assert bells.events == []  # whoever makes the rows rings
+    ids = {a.json["event_id"] for a in answers}
+    assert ids == {send(client, body).json["event_id"]}
+
+
+def test_what_is_not_authentic_does_not_reach_the_disk(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    away = without_database(make_app)
+    assert send(away, json.dumps(payloads.save_card()).encode()).status_code == 401
+    assert send(away, b"[]").status_code == 400
+    assert list(tmp_path.rglob("spool")) == []
+
+
+def test_what_the_database_refuses_for_its_content_is_kept_and_the_database_is_asked_on(
+    make_app: Callable[..., Flask], engine: Engine, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE cardsync.events ADD CHECK (customer_id <> 'odd')"))
+    client = make_app().test_client()
+    assert send(client, payloads.signed(payloads.save_card("odd"))).json["status"] == "accepted"
+    assert len(list(tmp_path.rglob("*.hint"))) == 1
+    assert send(client, payloads.signed(payloads.save_card("cust-1"))).json["status"] == "accepted"
+    assert len(rows(engine)) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER DATABASE CURRENT SET default_transaction_read_only = on",
+        "ALTER TABLE cardsync.events RENAME TO elsewhere",
+    ],
+)
+def test_a_database_that_answers_but_takes_no_hint_is_one_that_is_away(
+    make_app: Callable[..., Flask], engine: Engine, tmp_path: Path, statement: str
+) -> None:
+    with engine.begin() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text(statement.replace("CURRENT", f'"{name}"')))
+    assert send(make_app().test_client(), payloads.signed(payloads.save_card())).json["status"] == "accepted"
+    assert len(list(tmp_path.rglob("*.hint"))) == 1
+
+
+@pytest.mark.parametrize("bounds", [{"spool_max_files": 1}, {"spool_max_bytes": 4_096}])
+def test_with_neither_database_nor_room_on_disk_it_is_503_and_may_be_tried_again(
+    make_app: Callable[..., Flask], bounds: dict[str, int]
+) -> None:
+    away = make_app(ingest_engine=db.make_engine(AWAY, autocommit=True), **bounds).test_client()
+    assert send(away, payloads.signed(payloads.save_card("cust-1"))).status_code == 200
+    response = send(away, payloads.signed(payloads.save_card("cust-2")))
     assert (response.status_code, response.content_type) == (503, "application/problem+json")
     assert int(response.headers["Retry-After"]) > 0
+    figures = away.get("/metrics").text
+    assert 'cardsync_hints_total{outcome="unavailable"}' in figures
+    assert "cardsync_spool_files 1.0" in figures
 
 
 def test_a_connection_that_died_unnoticed_costs_nothing(client: FlaskClient, engine: Engine) -> None:
