@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import click
 from rich.console import Console
@@ -21,7 +18,8 @@ from rich.text import Text
 from sqlalchemy import Engine, text
 
 from cardsync import db
-from cardsync.cli import console
+from cardsync.cli import console, disk
+from cardsync.cli.checks import Check, Status
 from cardsync.core.breaker import word_of
 from cardsync.errors import BudgetSpent, CallsPaused, CardsyncError, CredentialsRefused, Misconfigured, Transient
 from cardsync.settings import Need, Settings
@@ -38,23 +36,12 @@ RIGHT_SHARE: Final = 0.98
 OPERATOR: Final = 0  # whose call it is, for the gate: no customer's
 NEEDS: Final[tuple[Need, ...]] = ("database", "broker", "secret", "webhook", "ottu")
 
-Status = Literal["ok", "warning", "failed", "skipped"]
 MARKS: Final[dict[Status, tuple[str, str]]] = {
     "ok": ("✓", "green"),
     "warning": ("!", "yellow"),
     "failed": ("✗", "bold red"),
     "skipped": ("-", "dim"),
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at, what was found, and what to do about it."""
-
-    name: str
-    status: Status
-    found: str
-    advice: str | None = None
 
 
 @click.command()
@@ -96,7 +83,8 @@ def _checks(offline: bool) -> Iterator[Check]:
         return
     missing = list(_missing())
     yield from missing or [Check("settings", "ok", "all that the processes need is set")]
-    yield _data_directory(loaded.data_dir)
+    yield disk.data_folder(loaded.data_dir)
+    yield disk.spool(loaded)
     yield _broker(loaded)
     if loaded.database_url is None:
         yield Check("database", "skipped", "not set")
@@ -122,24 +110,6 @@ def _missing() -> Iterator[Check]:
             console.load(need)
         except Misconfigured as error:
             yield Check("settings", "failed", str(error), "set it in the environment or in .env")
-
-
-def _data_directory(directory: Path) -> Check:
-    name = "data folder"
-    if not directory.exists():
-        parent = next(p for p in directory.absolute().parents if p.exists())
-        if os.access(parent, os.W_OK | os.X_OK):
-            return Check(name, "ok", f"{directory} will be made at the first start")
-        return Check(name, "failed", f"{directory} cannot be made", "make it, or set CARDSYNC_DATA_DIR")
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        advice = "let the processes' user write there, or set CARDSYNC_DATA_DIR"
-        return Check(name, "failed", f"{directory} cannot be written ({error.strerror})", advice)
-    if directory.stat().st_mode & 0o077:
-        return Check(name, "warning", f"{directory} is open to other users", f"chmod 700 {directory}")
-    return Check(name, "ok", f"{directory} is writable and private")
 
 
 def _broker(loaded: Settings) -> Check:

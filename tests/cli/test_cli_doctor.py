@@ -32,6 +32,7 @@ def test_the_doctor_finds_a_healthy_deployment_healthy(cardsync, ottu, valkey, m
     found = statuses(result)
     assert found.pop("durability") == "warning"  # the tests' own PostgreSQL has fsync off
     assert found.pop("drift") == "skipped"  # nobody was audited yet
+    assert found.pop("spool") in ("ok", "warning")  # a container's own disk does not last
     assert set(found.values()) == {"ok"}
     assert "ottu" in found
     assert len(ottu.calls("list")) == 1
