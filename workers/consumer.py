@@ -1,12 +1,19 @@
-"""Celery's consumer without the queues for delayed messages.
+"""Celery's consumer without the queues for delayed messages, and prompt in coming back to its broker.
 
 On quorum queues Celery declares 28 more of them, to delay tasks in the broker. Our delays stand in the database (``due_at``), so
-they would only cost the broker memory, and an operator a question.
+they would only cost the broker memory, and an operator a question. After a long outage Celery tries the broker every thirty
+seconds, and there is no setting for that; a try costs nothing, and hints wait behind it.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any, Final
+
 from celery.worker.consumer import Consumer
+
+RETRY_FIRST_SECONDS: Final = 0.5
+RETRY_SECONDS: Final = 2.0
 
 
 class PlainConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
@@ -16,3 +23,13 @@ class PlainConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         """The same steps in the same order, less one."""
 
         default_steps = tuple(s for s in Consumer.Blueprint.default_steps if not s.endswith(":DelayedDelivery"))
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Try to connect every two seconds at the least, for as long as it takes."""
+        conn.ensure_connection = partial(
+            conn.ensure_connection,
+            interval_start=RETRY_FIRST_SECONDS,
+            interval_step=RETRY_FIRST_SECONDS,
+            interval_max=RETRY_SECONDS,
+        )
+        return super().ensure_connected(conn)
