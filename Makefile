@@ -31,7 +31,7 @@ endef
 # A .venv whose Python has been removed or upgraded away is none.
 $(shell test ! -L $(BIN)/python || test -x $(BIN)/python || rm -rf .venv)
 
-.PHONY: help dev test lint fmt types check audit bench lock build clean
+.PHONY: help dev test lint fmt types check audit soak bench lock build clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ audit: .venv/.test ## look up known vulnerabilities, where there is a network (A
 	timeout $(AUDIT_SECONDS) "$$folder/venv/bin/pip-audit" --require-hashes --disable-pip --progress-spinner off \
 	    --format json --output "$$folder/report.json" -r requirements/run.txt || true; } >/dev/null 2>&1; \
 	$(BIN)/python requirements/audit.py "$$folder/report.json" $(ARGS)
+
+soak: .venv/.test ## let everything fail by a seeded schedule while shoppers pay (ARGS="--minutes 30 --seed 7")
+	@exec $(BIN)/python -m tests.soak.run $(ARGS)
 
 bench: .venv/.bench ## the benchmarks
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)

@@ -108,6 +108,10 @@ class Process:
         """Send a signal to the process itself, not to what it started."""
         os.kill(self.pid, number)
 
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process and all that it started, as pausing a container does."""
+        os.killpg(self.pid, number)
+
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end and return the exit status."""
         assert self._process is not None

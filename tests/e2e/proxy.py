@@ -24,6 +24,7 @@ class TcpProxy:
         self._flowing.set()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._lost: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.join()
 
@@ -53,6 +54,19 @@ class TcpProxy:
         """Undo ``freeze``; what was swallowed is passed on now."""
         self._flowing.set()
 
+    def lose(self) -> None:
+        """Swallow all that comes on the connections there are, and say nothing; new ones are passed on."""
+        with self._lock:
+            self._lost |= self._open
+
+    def find(self) -> None:
+        """End what ``lose`` left: its ends learn that there is nobody."""
+        with self._lock:
+            for end in self._lost:
+                _reset(end)
+            self._open -= self._lost
+            self._lost.clear()
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -74,7 +88,8 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 self._flowing.wait()
-                sink.sendall(data)
+                if source not in self._lost:
+                    sink.sendall(data)
         with self._lock:
             self._open -= {source, sink}
         for end in (source, sink):

@@ -51,7 +51,7 @@ class System:
         self.folder = folder
         self.broker = broker
         self._web_workers = web_workers
-        self.port = free_port()
+        self.port, self.second_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.simulator = Simulator(webhook_url=f"{self.url}/webhooks/ottu").start()
         self.settings = {
@@ -88,17 +88,17 @@ class System:
 
     # Processes.
 
-    def start(self, kind: str, name: str | None = None, **settings: str) -> Process:
-        """Start one process; a web process is waited for until it answers."""
-        name = name or kind
-        web_options = ("--port", str(self.port), "--workers", str(self._web_workers))
+    def start(self, kind: str, name: str | None = None, *, port: int | None = None, **settings: str) -> Process:
+        """Start one process; a web process is waited for until it answers. ``port`` is a further web server's."""
+        name, port = name or kind, port or self.port
+        web_options = ("--port", str(port), "--workers", str(self._web_workers))
         arguments = [kind, *(web_options if kind == "web" else ())]
         given = {**self.settings, "CARDSYNC_DATABASE_URL": self._addresses[kind], **settings}
         process = Process(self.folder, name, arguments, self._with_secrets_in_files(name, given)).start()
         self.processes[name] = process
         self._started.append(process)
         if kind == "web":
-            until(lambda: self._lives(process), "the web answers")
+            until(lambda: self._lives(process, port), "the web answers")
         return process
 
     def _with_secrets_in_files(self, name: str, settings: dict[str, str]) -> dict[str, str]:
@@ -127,10 +127,10 @@ class System:
         if self._database is not None:
             self._database.close()
 
-    def _lives(self, process: Process) -> bool:
+    def _lives(self, process: Process, port: int) -> bool:
         assert process.is_running, f"{process.name} ended: {process.output()[-2_000:]}"
         with contextlib.suppress(httpx.HTTPError):
-            return self.get("/livez").status_code == 200
+            return self._http.get(f"http://127.0.0.1:{port}/livez").status_code == 200
         return False
 
     # What a shopper does.

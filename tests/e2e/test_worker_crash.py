@@ -7,7 +7,7 @@ import time
 
 from tests.e2e.marks import BOTH_BROKERS
 from tests.e2e.processes import until
-from tests.e2e.system import ENVIRONMENT, System
+from tests.e2e.system import ENVIRONMENT, System, token_of
 
 pytestmark = BOTH_BROKERS
 
@@ -35,6 +35,31 @@ def test_a_worker_killed_before_and_after_ottu_answered_loses_nothing(system: Sy
         system.until_settled(customer)
         assert system.changes(customer) == ["added"]
         assert len(system.calls(customer)) == 2
+
+
+def test_a_worker_stalled_in_a_call_past_its_lease_does_no_harm_when_it_wakes(system: System) -> None:
+    """It wakes with an old list in hand: another worker has asked since, and the card has been deleted meanwhile."""
+    stalled, customer = system.processes["worker"], system.customer()
+    with system.simulator.held("list:after") as gates:
+        visit = system.save_card(customer)
+        gates.wait_until_waiting("list:after")
+        stalled.signal_group(signal.SIGSTOP)
+    try:
+        system.start("worker", "worker-2").says("worker_started")
+        _let_time_pass(system)
+        system.until_active(customer)
+        system.simulator.checkout().delete_card(ENVIRONMENT, customer, token_of(visit))
+        system.post("/v1/reconciliations", system.key("cards:reconcile"), environment=ENVIRONMENT, customer_id=customer)
+        until(lambda: system.statuses(customer) == ["removed"], "the other worker sees the card gone")
+    finally:
+        stalled.signal_group(signal.SIGCONT)
+    until(lambda: "superseded" in stalled.output(), "the stalled worker finds that its ticket is void")
+    assert system.statuses(customer) == ["removed"]
+    assert system.changes(customer) == ["added", "removed"]
+    other = system.customer()
+    system.end("worker-2")
+    system.save_card(other)
+    system.until_active(other)  # it works on
 
 
 def test_a_worker_killed_with_hints_in_the_broker_loses_none(system: System) -> None:

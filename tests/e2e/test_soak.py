@@ -1,0 +1,47 @@
+"""Everything fails, by a seeded schedule, while shoppers pay: a short run of what ``make soak`` does for as long as one likes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from cardsync.dev.postgres import EmbeddedPostgres
+from tests.e2e.brokers import Broker
+from tests.e2e.marks import ONE_BROKER
+from tests.logins import ProcessLogins
+from tests.soak.faults import PAUSE_SECONDS, WAYS, plan
+from tests.soak.run import Soak
+
+SEED = 5
+SECONDS = 20.0
+HINTS_A_SECOND = 100.0
+# Two seconds are the promise; the rest is for a machine that runs other tests beside. A time-out of five is to be noticed.
+SLOWEST_SECONDS = 4.0
+
+
+@ONE_BROKER
+def test_whatever_fails_every_hint_is_answered_and_leads_to_the_truth(
+    tmp_path: Path, postgres: EmbeddedPostgres, module_database_url: str, broker: Broker, logins: ProcessLogins
+) -> None:
+    soak = Soak(tmp_path, postgres, module_database_url, broker, logins)
+    try:
+        report = soak.run(SEED, SECONDS, HINTS_A_SECOND)
+        assert report.wrong == [], report
+        assert set(report.answers) <= {"200", "none"}
+        assert report.hints > 0.5 * SECONDS * HINTS_A_SECOND
+        assert report.deletions_accepted > 0
+        assert report.slowest_answer < SLOWEST_SECONDS
+        soak.system.assert_nothing_leaked()
+    finally:
+        soak.close()
+
+
+def test_a_schedule_is_the_same_for_the_same_seed_and_gives_every_target_time_to_recover() -> None:
+    faults = plan(7, 600)
+    assert faults == plan(7, 600)
+    assert {(fault.target, fault.how) for fault in faults} == {(target, how) for target in WAYS for how in WAYS[target]}
+    for target in WAYS:
+        own = [fault for fault in faults if fault.target == target]
+        for fault, following in pairwise(own):
+            assert following.at_seconds - (fault.at_seconds + fault.lasts_seconds) >= PAUSE_SECONDS[0]
+    assert all(fault.at_seconds + fault.lasts_seconds <= 600 for fault in faults)
