@@ -3,7 +3,7 @@
 The story in ten lines:
 
 1.  A shopper pays; Ottu sends a signed notification. It is a *hint* that a customer's cards may have changed.
-2.  ``receive`` verifies it, writes one durable row and answers: the payer's browser is waiting.
+2.  ``receive`` verifies it, writes one durable row (a file, while the database is away: ``drain``) and answers: a payer waits.
 3.  The row is the job. The broker only rings the bell; a sweep rings again what nobody answered.
 4.  ``process`` folds hints into one fact per customer: "may differ from Ottu since ...".
 5.  ``reconcile`` takes a numbered *ticket*, asks Ottu for the customer's cards, and believes the answer *once*,

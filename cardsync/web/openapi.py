@@ -144,6 +144,9 @@ def _webhook() -> Document:
     )
     body = {"application/json": {"schema": {"type": "object", "description": "As Ottu describes its payment webhook."}}}
     receipts = {status: json_answer("Receipt", "It is durable.") for status in (200, 201)}
+    nowhere = {
+        503: {**problems(503)[503], "description": "Neither the database nor the disk takes it: it is not kept."}
+    }
     unsigned = {
         401: {
             **problems(401)[401],
@@ -156,7 +159,7 @@ def _webhook() -> Document:
         "Receive a notification",
         about,
         body=body,
-        responses=receipts | unsigned | problems(400, 411, 413, 415, 503),
+        responses=receipts | unsigned | problems(400, 411, 413, 415) | nowhere,
     )
 
 
@@ -167,7 +170,8 @@ def _livez() -> Document:
 
 def _readyz() -> Document:
     about = (
-        "Names each part. Without the broker or Ottu it is degraded and still takes notifications, so that is no 503."
+        "Names each part. Without the broker, Ottu or the database it is degraded and still takes notifications (these wait on "
+        "disk for the database), so that is no 503."
     )
     answers = {
         200: json_answer("Readiness", "It can."),
