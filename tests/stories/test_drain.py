@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from cardsync import db
@@ -23,6 +25,10 @@ from tests import payloads
 from tests.stories.worlds import KEYS, Shop
 
 SECRET = b"a-secret-key-of-the-tests-32-characters"
+
+
+RACERS = 4
+RACES = 100
 
 
 def go_on(_seconds: float) -> bool:
@@ -212,14 +218,18 @@ def test_it_rests_after_each_batch_for_as_long_as_that_took_and_stops_when_told(
     assert len(spool.waiting()) == 1
 
 
-def test_two_who_store_the_same_at_once_both_succeed(shop: Shop) -> None:
+def test_many_who_store_the_same_at_once_all_succeed(shop: Shop) -> None:
     """The id follows from the hash: whichever index tells first of the other's row, it is a duplicate and no error."""
-    one = hint(1)
-    with shop.engine.connect() as first:
-        inbox.store(first, [one.new])  # not committed
-        with shop.engine.connect() as other:
-            other.execute(text("SET lock_timeout = '100ms'"))
-            with pytest.raises(DBAPIError, match="lock timeout"):
-                inbox.store(other, [one.new])
-        first.commit()
-    assert write(shop.ingest, [one])[0].status == "duplicate"
+    together = threading.Barrier(RACERS)
+
+    def race(_: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for n in range(RACES):
+            one = hint(n)
+            together.wait(10)
+            found.update(receipt.status for receipt in write(shop.ingest, [one]))
+        return found
+
+    with ThreadPoolExecutor(RACERS) as racers:
+        found = sum(racers.map(race, range(RACERS)), Counter())
+    assert found == {"accepted": RACES, "duplicate": RACES * (RACERS - 1)}
