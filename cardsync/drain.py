@@ -53,7 +53,7 @@ def drain(engine: Engine, spool: Spool, *, secret: bytes, ring: Ring, rest: Rest
     Raises ``Misconfigured`` if the database was made with another secret key, SQLAlchemy's ``DBAPIError`` if it takes nothing,
     ``OSError`` if the folder cannot be read. What is not drained then waits on.
     """
-    if not spool.waiting():
+    if spool.is_empty():
         return Drained()
     with spool.alone() as alone:
         if not alone:

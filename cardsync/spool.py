@@ -88,12 +88,17 @@ class Spool:
             except OSError as error:
                 raise SpoolUnusable(f"the spool cannot be written: {error.strerror}") from error
 
+    def is_empty(self) -> bool:
+        """Whether nothing waits, found out without reading a long list. Raises as ``waiting``."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            return not any(entry.name.endswith(HINT) for entry in entries)
+        return True
+
     def waiting(self) -> list[Path]:
         """The files that wait, oldest first. Raises ``OSError`` for a folder that cannot be read; a missing one is empty."""
-        try:
-            return sorted(file for file in self.folder.iterdir() if file.suffix == HINT)
-        except FileNotFoundError:
-            return []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            return [self.folder / name for name in sorted(e.name for e in entries if e.name.endswith(HINT))]
+        return []
 
     def state(self) -> State:
         """Look at everything. Raises ``OSError`` for a folder that cannot be read."""

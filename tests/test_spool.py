@@ -124,6 +124,7 @@ def test_a_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
     spool.waiting()[0].unlink()
     spool.folder.rmdir()
     assert spool.waiting() == []
+    assert spool.is_empty()
     assert spool.state().waiting == 0
     spool.put([b"2"])
     assert contents(spool) == [b"2"]
@@ -148,6 +149,7 @@ def test_what_is_set_aside_does_not_wait_and_is_counted(tmp_path: Path) -> None:
     spool.put([b"1", b"2"])
     spool.set_aside(spool.waiting()[0])
     assert contents(spool) == [b"2"]
+    assert not spool.is_empty()
     state = spool.state()
     assert (state.waiting, state.bad, state.size_bytes) == (1, 1, 2 * BLOCK_BYTES)
     assert 0 <= state.oldest_seconds < 60

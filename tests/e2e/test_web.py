@@ -163,7 +163,7 @@ def test_the_figures_of_all_processes_stand_on_one_page(system: System) -> None:
 def test_ready_says_which_parts_are(system: System) -> None:
     answer = until(lambda: (got := system.get("/readyz")).json()["status"] == "ready" and got, "it is ready")
     assert answer.status_code == 200
-    assert set(answer.json()["checks"]) == {"database", "migrations", "secret_key", "broker", "ottu"}
+    assert set(answer.json()["checks"]) == {"database", "migrations", "secret_key", "spool", "broker", "ottu"}
 
 
 def test_the_description_and_its_page_are_served(system: System) -> None:
