@@ -33,16 +33,21 @@ if TYPE_CHECKING:
     from granian._granian import RSGIHTTPProtocol as HTTPProtocol
     from granian.rsgi import Scope
 
+# What an orchestrator and Prometheus ask never stands behind readers: a process that is thought dead while it takes hints is
+# taken out of service, and the hints are lost. Few threads do: their waits are bounded, and their answers kept for a moment.
+_HEALTH_PATHS: Final = frozenset(("/livez", "/readyz", "/metrics"))
+HEALTH_THREADS: Final = 4
 _NAMES: Final = {"content-length": "CONTENT_LENGTH", "content-type": "CONTENT_TYPE"}
 
 
 class Front:
-    """``answer`` is an RSGI application. ``threads`` bounds how many requests Flask works at."""
+    """``answer`` is an RSGI application. ``threads`` bounds how many of the API's requests Flask works at."""
 
     def __init__(self, app: Flask, webhook: Webhook, reach: Reach, *, threads: int) -> None:
         self._app = app
         self._webhook = webhook
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
+        self._health_threads = ThreadPoolExecutor(HEALTH_THREADS, thread_name_prefix="health")
         self._keeping = Keeping(webhook, reach)
 
     async def answer(self, scope: Scope, protocol: HTTPProtocol) -> None:
@@ -80,12 +85,14 @@ class Front:
             environ["wsgi.input"] = io.BytesIO(await _read(protocol, announced) if announced else b"")
         except (Problem, MalformedBody):  # Flask refuses it in its own words, where a body is wanted at all
             environ["wsgi.input"] = io.BytesIO()
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, _ask, self._app, environ)
+        threads = self._health_threads if scope.path in _HEALTH_PATHS else self._threads
+        answer = await asyncio.get_running_loop().run_in_executor(threads, _ask, self._app, environ)
         protocol.response_bytes(answer.status, answer.headers, answer.body)
 
     def close(self) -> None:
         """Let what Flask works at end."""
         self._threads.shutdown(wait=False)
+        self._health_threads.shutdown(wait=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Whoever finds that it does not says so (``lost``). From then on nobody asks it but a probe, which writes as a hint is written
 and undoes it; the first that works in time lets everybody through again. A connection that is in use for too long is cut,
-whoever uses it: a frozen server, or a network that swallows packets, frees nobody by itself.
+whoever uses it: a frozen server, or a network that swallows packets, frees nobody by itself. That goes for readers too: the
+few threads of the API, all waiting for a frozen server, would answer nobody until it wakes.
 
 Rule: nothing here waits for the database on the thread of a caller.
 """
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 # A payer waits two seconds at the most: one for the database, and the rest is for the disk.
 WRITE_SECONDS: Final = 1.0
 CUT_SECONDS: Final = 1.25  # who waits has gone by then, and a server that is merely slow has ended the statement itself
+# Readers may ask several questions of a server that is there, each with its own time-out; one that is lost gets less.
+READERS_CUT_SECONDS: Final = 30.0
+READERS_CUT_SECONDS_WHILE_LOST: Final = 2.0
 TICK_SECONDS: Final = 0.25
 PROBE_EVERY_SECONDS: Final = 0.5
 PROBE_SECONDS: Final = 0.5  # half of what a hint is given: a database that is slower than this is not there yet
@@ -34,11 +38,15 @@ INGEST_CONNECTIONS: Final = PROBES_AT_ONCE + 2  # ... beside the one that writes
 
 
 class Reach:
-    """The breaker of one process. ``engine`` is the one that hints are written with; its connections may be cut."""
+    """The breaker of one process. ``engine`` is the one that hints are written with, ``readers`` the one for all the rest.
 
-    def __init__(self, engine: Engine) -> None:
+    Connections of both may be cut.
+    """
+
+    def __init__(self, engine: Engine, *, readers: Engine) -> None:
         self._engine = engine
         self._lifelines = Lifelines(engine)
+        self._readers_lifelines = Lifelines(readers)
         self._lock = threading.Lock()
         self._is_there = True
         self._outage = 0
@@ -79,6 +87,8 @@ class Reach:
     def _watch(self) -> None:
         while not self._closed.wait(TICK_SECONDS):
             self._lifelines.cut(in_use_seconds=CUT_SECONDS)
+            patience_seconds = READERS_CUT_SECONDS if self._is_there else READERS_CUT_SECONDS_WHILE_LOST
+            self._readers_lifelines.cut(in_use_seconds=patience_seconds)
             with self._lock:
                 due = not self._is_there and time.monotonic() - self._probed_at >= PROBE_EVERY_SECONDS
                 if not due or self._probes >= PROBES_AT_ONCE:

@@ -40,7 +40,8 @@ class Services:
         spool = Spool(
             settings.data_dir / FOLDER, max_files=settings.spool_max_files, max_bytes=settings.spool_max_bytes
         )
-        return cls(settings, ingest_engine, engine, bells, readers, spool, Reach(ingest_engine))
+        reach = Reach(ingest_engine, readers=engine)
+        return cls(settings, ingest_engine, engine, bells, readers, spool, reach)
 
     def store_in(self, extensions: dict[str, object]) -> None:
         """Make these the services of a Flask application."""

@@ -21,6 +21,7 @@ pytestmark = ONE_BROKER
 ANSWER_SECONDS = 3.0  # two are promised; the rest is a machine that does all of this at once
 SENDERS = 4
 HINTS_EACH = 40
+READERS = 8  # as many as the web has threads for them
 
 
 def test_without_the_database_hints_are_taken_and_readers_are_told(system: System, postgres: EmbeddedPostgres) -> None:
@@ -112,6 +113,28 @@ def test_every_hint_is_answered_in_time_and_leads_to_the_truth_whatever_befalls_
     system.until_active(*hints, seconds=30)
     assert _waiting(system) == []
     assert all(system.changes(customer) == ["added"] for customer in hints)
+
+
+def test_readers_who_hang_on_a_frozen_database_hide_nobodys_health_and_are_freed(
+    system: System, postgres: EmbeddedPostgres
+) -> None:
+    customer, reader = system.customer(), system.key("cards:read")
+    content, _ = system.notification(customer)
+
+    def read() -> int:
+        return system.get("/v1/cards", reader, environment=ENVIRONMENT, customer_id=customer).status_code
+
+    with ThreadPoolExecutor(READERS) as readers:
+        warm = [readers.submit(read) for _ in range(8 * READERS)]  # each thread of the web's has its connection
+        assert {one.result(30) for one in warm} == {200}
+        with frozen(postgres):
+            hanging = [readers.submit(read) for _ in range(READERS)]
+            assert system.post_hint(content).status_code == 200
+            assert system.get("/livez").status_code == 200
+            assert not any(one.done() for one in hanging), "it was answered after them"
+            assert system.get("/readyz").json()["status"] == "degraded"
+            assert {one.result(30) for one in hanging} == {503}
+    system.until_active(customer)
 
 
 def test_a_web_process_killed_with_hints_on_disk_leaves_them_to_the_next(
