@@ -16,11 +16,25 @@ from sqlalchemy import Connection, Engine
 
 from cardsync import metrics
 from cardsync.core import diff
+from cardsync.core.allowance import ROUTINE
 from cardsync.core.cards import CardFacts, Environment, ListedCard
 from cardsync.core.deletion import next_phase
 from cardsync.core.outlook import Look, found_in_silence, outlook
+from cardsync.core.repeats import APART_SECONDS
 from cardsync.ottu import CardList
-from cardsync.store import agreements, audits, brake, cards, customers, deleting, gate, inbox, observations, schedule
+from cardsync.store import (
+    agreements,
+    audits,
+    brake,
+    cards,
+    customers,
+    deleting,
+    gate,
+    inbox,
+    observations,
+    repeats,
+    schedule,
+)
 from cardsync.store.customers import Ticket
 
 log = structlog.get_logger(__name__)
@@ -102,9 +116,12 @@ def _known(
     hints = inbox.take_hints(connection, ticket.environment, ticket.customer_id, going) if going else []
     if not hints:
         return local
-    for card_id, evidence_no, received_at in hints:
-        cards.await_again(connection, card_id, evidence_no=evidence_no, received_at=received_at)
-        customers.mark_dirty(connection, ticket.customer, evidence_no=evidence_no, lane="hint")
+    for hint in hints:
+        if hint.repeated:  # a look in its time; a list that was asked for before may still be believed
+            repeats.mark_dirty(connection, ticket.customer, evidence_no=hint.evidence_no, apart_seconds=APART_SECONDS)
+            continue
+        cards.await_again(connection, hint.card_id, evidence_no=hint.evidence_no, received_at=hint.received_at)
+        customers.mark_dirty(connection, ticket.customer, evidence_no=hint.evidence_no, lane="hint")
     metrics.EVENTS.labels("done").inc(len(hints))
     return cards.of_customer(connection, ticket.customer, listed)
 
@@ -151,7 +168,7 @@ def _plan_under_the_brake(
     allowed = brake.may_remove(
         connection,
         len(plan.removed),
-        sweeping=ticket.lane in ("sweep", "audit"),
+        sweeping=ticket.lane in ROUTINE,
         share=policy.brake_share,
         floor=policy.brake_floor,
     )

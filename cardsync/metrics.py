@@ -52,7 +52,7 @@ RECONCILIATION_SECONDS: Final = Histogram(
 CALLS: Final = Counter("cardsync_ottu_calls", "Calls to Ottu, by operation and outcome.", ["operation", "outcome"])
 CARD_CHANGES: Final = Counter("cardsync_card_changes", "Changes believed, by kind.", ["change"])
 SUSPICIOUS: Final = Counter("cardsync_suspicious_hints", "Hints that Ottu's list contradicts, by reason.", ["reason"])
-for _reason in ("not_listed", "another_customers_card"):
+for _reason in ("not_listed", "another_customers_card", "repeated_signature"):
     SUSPICIOUS.labels(_reason)  # from zero on: a series that begins with its first count hides it from rate()
 DELETIONS: Final = Counter("cardsync_deletions_ended", "Deletions that came to an end, by which.", ["status"])
 for _status in ("done", "blocked", "failed"):

@@ -19,8 +19,9 @@ from cardsync import metrics
 from cardsync.core.backoff import after_failure
 from cardsync.core.cards import CardFacts
 from cardsync.core.diff import Plan, RemoteCard, Shown
+from cardsync.core.repeats import APART_SECONDS, NO_PATIENCE
 from cardsync.errors import CardsyncError
-from cardsync.store import agreements, cards, customers, inbox
+from cardsync.store import agreements, cards, customers, inbox, repeats
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ def process(engine: Engine, event_ids: Sequence[uuid.UUID], policy: HintPolicy, 
 def _settle_together(engine: Engine, event_ids: Sequence[uuid.UUID], policy: HintPolicy) -> list[int]:
     due: set[int] = set()
     with engine.begin() as connection:
+        repeated, too_many = (set(), 0) if policy.believed else _sort_out_repeats(connection, event_ids)
         # Customers first, then their hints: the order of whoever removes a card, and takes the hints that name it.
         held = {who: customers.touch(connection, *who) for who in inbox.whose(connection, event_ids)}
         hints = inbox.claim(connection, event_ids)
@@ -67,18 +69,35 @@ def _settle_together(engine: Engine, event_ids: Sequence[uuid.UUID], policy: Hin
             if policy.believed:
                 card_id = _believe(connection, customer.customer, hint, fingerprint)
             else:
-                card_id, dirty = _note(connection, customer, hint, fingerprint)
-                if dirty:
+                card_id, is_due = _note(connection, customer, hint, fingerprint, hint.event_id in repeated)
+                if is_due:
                     due.add(customer.customer)
             inbox.settle(connection, hint.event_id, card_id)
     metrics.EVENTS.labels("done").inc(len(hints))
+    metrics.EVENTS.labels("repeated").inc(sum(1 for hint in hints if hint.event_id in repeated))
+    _tell_of_replays(too_many)
     return sorted(due)
 
 
+def _sort_out_repeats(connection: Connection, event_ids: Sequence[uuid.UUID]) -> tuple[set[uuid.UUID], int]:
+    """Which of the events are repeats; those that name a stranger too many fail here, and are counted."""
+    found = repeats.among(connection, event_ids)
+    too_many = [r.event_id for r in found if r.stranger and not repeats.admit_stranger(connection, r.signature_hash)]
+    given_up = repeats.give_up(connection, too_many) if too_many else 0
+    return {r.event_id for r in found}, given_up
+
+
+def _tell_of_replays(count: int) -> None:
+    if count:
+        metrics.EVENTS.labels("failed").inc(count)
+        metrics.SUSPICIOUS.labels("repeated_signature").inc(count)
+        log.warning("suspicious_hints", reason="repeated_signature", count=count)
+
+
 def _note(
-    connection: Connection, customer: customers.Touched, hint: inbox.PendingHint, fingerprint: bytes
+    connection: Connection, customer: customers.Touched, hint: inbox.PendingHint, fingerprint: bytes, repeated: bool
 ) -> tuple[uuid.UUID, bool]:
-    """Note what the hint says; whether it makes the customer dirty."""
+    """Note what the hint says; whether the customer is to be looked at now."""
     known = cards.find(connection, customer.customer, fingerprint)
     if known is not None and _is_answered(known, customer, hint):
         return known.card_id, False
@@ -87,8 +106,13 @@ def _note(
         customer.customer,
         RemoteCard(fingerprint, hint.token, hint.facts.over(CardFacts(agreements=()))),
         evidence_no=hint.evidence_no,
-        received_at=hint.received_at,
+        received_at=NO_PATIENCE if repeated else hint.received_at,
     )
+    if repeated:
+        is_due = repeats.mark_dirty(
+            connection, customer.customer, evidence_no=hint.evidence_no, apart_seconds=APART_SECONDS
+        )
+        return card_id, is_due
     customers.mark_dirty(connection, customer.customer, evidence_no=hint.evidence_no, lane="hint")
     return card_id, True
 

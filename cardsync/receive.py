@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from cardsync import metrics
 from cardsync.core.events import body_hash, parse, read_event
+from cardsync.core.repeats import signature_hash
 from cardsync.core.signature import Scheme, verify
 from cardsync.core.waiting import write_waiting
 from cardsync.spool import Spool
@@ -70,7 +71,13 @@ def examine(body: bytes, keys: WebhookKeys) -> Authentic:
     """Parse, verify and read a notification, without touching anything. Raises ``MalformedBody`` or ``InvalidSignature``."""
     payload = parse(body)
     vouched = verify(payload, keys.keys)
-    new = NewEvent(read_event(payload), body_hash(body), vouched.scheme, keys.ids[vouched.key_index])
+    new = NewEvent(
+        read_event(payload),
+        body_hash(body),
+        vouched.scheme,
+        keys.ids[vouched.key_index],
+        signature_hash(str(payload["signature"])),
+    )
     return Authentic(new, vouched.key_index)
 
 

@@ -22,6 +22,7 @@ from cardsync.believe import BeliefPolicy, believe
 from cardsync.core.backoff import LONGEST_OF_A_CUSTOMER_SECONDS, LONGEST_SECONDS, after_failure
 from cardsync.core.breaker import word_of
 from cardsync.core.cards import Environment
+from cardsync.core.repeats import APART_SECONDS
 from cardsync.errors import (
     CardsyncError,
     CredentialsRefused,
@@ -208,6 +209,8 @@ def _postpone(engine: Engine, ticket: Ticket, error: Transient | Terminal, calls
         retry_after_seconds=retry_after,
         longest_seconds=LONGEST_SECONDS if ticket.lane == "deletion" else LONGEST_OF_A_CUSTOMER_SECONDS,
     )
+    if ticket.lane == "repeat":
+        wait = max(wait, APART_SECONDS)
     outcome: Outcome = "failed" if counted else "paused"
     try:
         with engine.begin() as connection:

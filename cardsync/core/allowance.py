@@ -6,6 +6,7 @@ Rules, each tested by name:
 - Urgent lanes take what they need, as fast as it comes. Routine ones (sweeps, audits) stop before a share that is the urgent
   lanes' alone, and urgent ones may use up the routine ones' share: so routine looks never starve anybody.
 - Deletions alone may use the last of it.
+- Repeats (``core.repeats``) are routine, and have a tenth: whoever sends one signature again and again takes no more.
 - Routine looks are spread evenly over the day, and what was missed is not made up for.
 """
 
@@ -14,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit"]  # by urgency
+Lane = Literal["deletion", "hint", "read", "retry", "sweep", "audit", "repeat"]  # by urgency
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)  # the most urgent first
 
-ROUTINE: Final[frozenset[Lane]] = frozenset({"sweep", "audit"})
+ROUTINE: Final[frozenset[Lane]] = frozenset({"sweep", "audit", "repeat"})
 SECONDS_A_DAY: Final = 86_400
 
 # Calls are counted by the minute, before they are made. Let one be counted at c, under the minute m <= c < m + 60, and made at
@@ -42,6 +43,8 @@ TINY_SHARE: Final = 5
 # whoever may call once a day keeps that for what is urgent.
 URGENT_SHARE: Final = 10
 
+REPEATS_SHARE: Final = 10  # rounded up
+
 # A tick that comes late is made up for, but for a minute at the most: no storm after a night.
 LONGEST_TICK_SECONDS: Final = 60.0
 
@@ -59,6 +62,11 @@ def allowed(lane: Lane, daily_calls: int) -> int:
 def left(lane: Lane, daily_calls: int, spent: int) -> int:
     """How many calls this lane may still make now."""
     return max(0, allowed(lane, daily_calls) - spent)
+
+
+def repeats_left(daily_calls: int, spent_by_repeats: int) -> int:
+    """How many calls repeats may still make now, of what all lanes may."""
+    return max(0, -(-daily_calls // REPEATS_SHARE) - spent_by_repeats)
 
 
 def sweeps_a_day(daily_calls: int, others: int) -> float:

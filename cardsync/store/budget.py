@@ -27,7 +27,10 @@ def spend_call(
     Whoever is refused rolls the transaction back.
     """
     gate.let_through(connection, lane, who=who, call_seconds=call_seconds, may_probe=may_probe)
-    if not allowance.left(lane, daily_calls, ledger.spent(connection)):
+    left = allowance.left(lane, daily_calls, ledger.spent(connection))
+    if lane == "repeat":
+        left = min(left, allowance.repeats_left(daily_calls, ledger.spent_by_lane(connection).get(lane, 0)))
+    if not left:
         wait = min(LONGEST_WAIT_SECONDS, max(1.0, ledger.frees_in_seconds(connection)))
         raise BudgetSpent("the calls of the last 24 hours are used up", retry_after_seconds=wait)
     ledger.count(connection, lane)

@@ -56,8 +56,7 @@ _AWAIT = text(f"""
         (customer, fingerprint, token, status, awaited_no, awaited_at, cause, {_WRITTEN_COLUMNS})
     VALUES (:customer, :fingerprint, :token, 'unconfirmed', :evidence_no, :received_at, 'hint', {_WRITTEN_VALUES})
     ON CONFLICT (customer, fingerprint) DO UPDATE
-    SET awaited_no = CASE WHEN c.awaited_no > excluded.awaited_no THEN c.awaited_no ELSE excluded.awaited_no END,
-        awaited_at = CASE WHEN c.awaited_no > excluded.awaited_no THEN c.awaited_at ELSE excluded.awaited_at END
+    SET awaited_no = greatest(c.awaited_no, excluded.awaited_no), awaited_at = greatest(c.awaited_at, excluded.awaited_at)
     RETURNING card_id
 """)
 

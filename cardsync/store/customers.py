@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from cardsync.core.allowance import LANES, Lane
 from cardsync.core.cards import Environment
 from cardsync.core.outlook import History, Outlook
+from cardsync.core.repeats import APART_SECONDS
 from cardsync.errors import Superseded
 
 LAST_ERROR_MAX: Final = 200  # characters
@@ -143,18 +144,22 @@ def renew(connection: Connection, ticket: Ticket, *, lease_seconds: float) -> No
         raise Superseded("a newer ticket was taken, or the lease ran out")
 
 
-# Clean only if nothing was heard since the ticket: evidence is numbered in the same order. Right sides see the old row.
+# Clean only if nothing was heard since the ticket: evidence is numbered in the same order. What only repeats tell (``core.repeats``)
+# has time, and a look that is due anyway is enough for it. Right sides see the old row.
 _SETTLE = text("""
     UPDATE cardsync.customers
     SET applied_no = :number, reconciled_at = :asked_at, failures = 0, last_error = NULL,
         ticket_no = NULL, asked_at = NULL, lease_until = NULL, removals_held = :removals_held,
         cadence = :cadence, silent_changes = :silent_changes, watched_days = :watched_days, look_by = :look_by,
         rung_at = CASE WHEN dirty_no > :number THEN clock_timestamp() END,
-        dirty_since = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL
+        dirty_since = CASE WHEN greatest(dirty_no, repeat_no) > :number OR cast(:look_again_seconds AS float8) IS NOT NULL
                            THEN coalesce(dirty_since, :asked_at) END,
         due_at = CASE WHEN dirty_no > :number THEN clock_timestamp()
-                      ELSE clock_timestamp() + make_interval(secs => cast(:look_again_seconds AS float8)) END,
-        lane = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL THEN :lane END
+                      WHEN cast(:look_again_seconds AS float8) IS NOT NULL
+                      THEN clock_timestamp() + make_interval(secs => cast(:look_again_seconds AS float8))
+                      WHEN repeat_no > :number THEN :asked_at + make_interval(secs => :apart_seconds) END,
+        lane = CASE WHEN dirty_no > :number OR cast(:look_again_seconds AS float8) IS NOT NULL THEN :lane
+                    WHEN repeat_no > :number THEN 'repeat' END
     WHERE id = :customer AND ticket_no = :number
     RETURNING dirty_no > :number AS again
 """)
@@ -185,6 +190,7 @@ def settle(
         "silent_changes": outlook.changes,
         "watched_days": outlook.days,
         "look_by": outlook.look_by,
+        "apart_seconds": APART_SECONDS,
     }
     again: bool | None = connection.execute(_SETTLE, parameters).scalar_one_or_none()
     if again is None:
@@ -197,7 +203,7 @@ _FAIL = text("""
     SET ticket_no = NULL, asked_at = NULL, lease_until = NULL, rung_at = NULL,
         failures = failures + :counted, last_error = :error,
         due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
-        lane = CASE WHEN :counted = 0 OR lane IN ('deletion', 'sweep', 'audit') THEN lane ELSE 'retry' END
+        lane = CASE WHEN :counted = 0 OR lane IN ('deletion', 'sweep', 'audit', 'repeat') THEN lane ELSE 'retry' END
     WHERE id = :customer AND ticket_no = :number
 """)
 

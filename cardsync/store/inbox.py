@@ -34,6 +34,7 @@ class NewEvent:
     body_hash: bytes
     scheme: Scheme
     key_id: str
+    signature_hash: bytes
 
     @property
     def event_id(self) -> uuid.UUID:
@@ -69,22 +70,32 @@ class PendingHint:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class TakenHint:
+    """A hint that was settled by whoever removes its card; ``repeated`` if its signature was seen before."""
+
+    card_id: uuid.UUID
+    evidence_no: int
+    received_at: dt.datetime
+    repeated: bool
+
+
 # One parameter however many rows: the same prepared statement for one hint and for thirty, and one value to send. No index is
 # named for conflicts: the id follows from the hash, and of two who insert the same at once either index may be the first to tell.
 # What waited on disk brings the time of its arrival, by another clock: never later than now.
 _INSERT = text("""
     INSERT INTO cardsync.events (
         event_id, received_at, body_hash, status, kind, ignored_because, environment, customer_id, session_id,
-        reference_number, result, state, payment_type, agreement_id, scheme, key_id, token, facts, settled_at
+        reference_number, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts, settled_at
     )
     SELECT
         event_id, least(received_at, clock_timestamp()), decode(body_hash, 'hex'), status, kind, ignored_because,
         environment, customer_id, session_id, reference_number, result, state, payment_type, agreement_id, scheme, key_id,
-        token, facts, CASE WHEN status = 'ignored' THEN clock_timestamp() END
+        decode(signature_hash, 'hex'), token, facts, CASE WHEN status = 'ignored' THEN clock_timestamp() END
     FROM json_to_recordset(cast(:rows AS json)) AS row (
         event_id uuid, received_at timestamptz, body_hash text, status text, kind text, ignored_because text,
         environment text, customer_id text, session_id text, reference_number text, result text, state text,
-        payment_type text, agreement_id text, scheme text, key_id text, token text, facts jsonb
+        payment_type text, agreement_id text, scheme text, key_id text, signature_hash text, token text, facts jsonb
     )
     ON CONFLICT DO NOTHING
     RETURNING body_hash, event_id, status
@@ -142,6 +153,7 @@ def as_row(new: NewEvent) -> Row:
         "agreement_id": event.agreement_id,
         "scheme": new.scheme,
         "key_id": new.key_id,
+        "signature_hash": new.signature_hash.hex() if hint else None,
         "token": hint.token.reveal() if hint else None,
         "facts": {name: getattr(hint.facts, name) for name in _FACTS} if hint else None,
     }
@@ -233,19 +245,22 @@ _TAKE_HINTS = text("""
     FROM cardsync.cards AS c
     WHERE e.environment = :environment AND e.customer_id = :customer_id AND e.status IN ('pending', 'failed')
       AND c.card_id = ANY(:card_ids) AND c.token = e.token
-    RETURNING c.card_id, e.evidence_no, e.received_at
+    RETURNING c.card_id, e.evidence_no, e.received_at, EXISTS (
+        SELECT 1 FROM cardsync.events AS earlier
+        WHERE earlier.signature_hash = e.signature_hash AND earlier.evidence_no < e.evidence_no
+    ) AS repeated
 """)
 
 
 def take_hints(
     connection: Connection, environment: Environment, customer_id: str, card_ids: Sequence[uuid.UUID]
-) -> list[tuple[uuid.UUID, int, dt.datetime]]:
-    """Settle the open hints that name these known cards of a customer who is locked; card, number and time of each.
+) -> list[TakenHint]:
+    """Settle the open hints that name these known cards of a customer who is locked.
 
     Whoever is about to remove a card asks this first: it is evidence of the card, and it holds the card's token.
     """
     parameters = {"environment": environment, "customer_id": customer_id, "card_ids": list(card_ids)}
-    return [(row.card_id, row.evidence_no, row.received_at) for row in connection.execute(_TAKE_HINTS, parameters)]
+    return [TakenHint(*row) for row in connection.execute(_TAKE_HINTS, parameters)]
 
 
 _POSTPONE = text("""

@@ -54,6 +54,12 @@ class EventRow(Base):
             "received_at",
             postgresql_where=text("shed_at IS NULL AND status IN ('done', 'ignored')"),
         ),
+        Index(
+            "events_signature",
+            "signature_hash",
+            "evidence_no",
+            postgresql_where=text("signature_hash IS NOT NULL"),
+        ),
         {"schema": SCHEMA},
     )
 
@@ -74,6 +80,7 @@ class EventRow(Base):
     agreement_id: Mapped[str | None]
     scheme: Mapped[str]
     key_id: Mapped[str]
+    signature_hash: Mapped[bytes | None]
     token: Mapped[str | None]
     facts: Mapped[dict[str, Any] | None]
     card_id: Mapped[uuid.UUID | None]
@@ -82,6 +89,16 @@ class EventRow(Base):
     settled_at: Mapped[dt.datetime | None]
     last_error: Mapped[str | None]
     shed_at: Mapped[dt.datetime | None]
+
+
+class RepeatedSignatureRow(Base):
+    """A signature that came in several bodies, and how many unknown customers it has made known lately."""
+
+    __tablename__ = "repeated_signatures"
+
+    signature_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    counted_since: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    strangers: Mapped[int] = mapped_column(Integer)
 
 
 class CustomerRow(Base):
@@ -114,6 +131,7 @@ class CustomerRow(Base):
     customer_id: Mapped[str]
     first_seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     dirty_no: Mapped[int] = mapped_column(server_default=text("0"))
+    repeat_no: Mapped[int] = mapped_column(server_default=text("0"))
     dirty_since: Mapped[dt.datetime | None]
     due_at: Mapped[dt.datetime | None]
     lane: Mapped[str | None]

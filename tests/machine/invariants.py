@@ -117,7 +117,8 @@ def check_work_is_not_lost(now: Snapshot) -> None:
     """Whatever waits for something is due at some time: no bell is needed for it to be found again."""
     waiting = {c.customer for c in now.cards if c.awaited_no is not None}
     for customer in now.customers:
-        waits = customer.dirty_since or customer.ticket_no or customer.dirty_no > customer.applied_no
+        evidence_no = max(customer.dirty_no, customer.repeat_no)
+        waits = customer.dirty_since or customer.ticket_no or evidence_no > customer.applied_no
         assert customer.due_at or not (waits or customer.id in waiting), f"customer {customer.id} waits and is not due"
 
 
@@ -218,7 +219,7 @@ class Watch:
         """
         answer = self.answers[number]
         assert card.token not in answer.cards, "a listed card was removed"
-        hints = [e for e in events if e.card_id == card.card_id and e.status == "done"]
+        hints = [e for e in events if e.card_id == card.card_id and e.status == "done" and not _is_repeated(e, events)]
         last_hint = max(hints, key=lambda e: e.evidence_no, default=None)
         if last_hint is None or self._shown.get(card.card_id, 0) > last_hint.evidence_no:
             return
@@ -245,6 +246,11 @@ class Watch:
                 if agreement_id == link.agreement_id and environments[living[card_id].customer] == link.environment
             }
             assert rivals[link.card_id] == max(rivals.values()), "an agreement went back to a card that had lost it"
+
+
+def _is_repeated(event: Any, events: Sequence[Any]) -> bool:
+    """Whether its signature came in another body before: such a hint is answered by the next list, without patience."""
+    return any(e.signature_hash == event.signature_hash and e.evidence_no < event.evidence_no for e in events)
 
 
 def _facts(card: Any) -> CardFacts:

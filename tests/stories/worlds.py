@@ -75,7 +75,8 @@ class Shop:
     hints: HintPolicy = field(default_factory=lambda: HintPolicy(SECRET, believed=False))
 
     def receive(self, customer_id: str = "cust-1", token: str = "9999000000000001", **overrides: Any) -> Receipt:
-        """A notification arrives."""
+        """A notification arrives; of another customer or session it is of another order, which its signature covers."""
+        overrides.setdefault("order_no", f"order-{customer_id}-{overrides.get('session_id', 1)}")
         return receive(self.ingest, payloads.signed(payloads.payment(customer_id, token, **overrides)), KEYS)
 
     def hint(self, customer_id: str = "cust-1", token: str = "9999000000000001", **overrides: Any) -> list[int]:
