@@ -6,7 +6,9 @@ may arrive at any time; with a wrong setting, a wrong secret key or a taken port
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import socket
 import threading
@@ -26,8 +28,13 @@ log = structlog.get_logger(__name__)
 
 # What runs at SIGTERM is bounded by its statements' time-outs and a reader's five seconds; then the process is killed.
 STOP_SECONDS: Final = 10
-BACKLOG: Final = 2_048  # connections that wait while all threads are busy; also the bound on what one process takes in
-HEADER_SECONDS: Final = 15  # Ottu's own patience for a whole answer
+BACKLOG: Final = 2_048  # connections that the kernel keeps until a process takes them
+# Connections that one process holds. Each slow sender holds one for ten seconds, and then honest ones wait behind: granian's own
+# choice, the backlog divided by the processes, let 2,000 of them stop all hints. What a connection costs is bounded below.
+CONNECTIONS: Final = 4_096
+HEADER_SECONDS: Final = 10  # the whole header, and between two requests of a connection; as the proxy has it
+BUFFER_BYTES: Final = 65_536  # of a connection, and so the longest header: a longer one gets 431
+OPEN_FILES: Final = 65_536  # what a process asks for, if its hard limit allows: a connection is one
 RESPAWN_SECONDS: Final = 1.0
 PARENT_POLL_SECONDS: Final = 1.0
 
@@ -44,7 +51,17 @@ def web(host: str, port: int, workers: int) -> None:
     _check_secret_if_the_database_answers(found)
     address, port = _free_address(host, port)
     click.echo(f"cardsync web: http://{_shown(address)}:{port} ({workers} processes of {found.web_threads} threads)")
+    _raise_open_files()
     _serve(address, port, workers)
+
+
+def _raise_open_files() -> None:
+    """Let the processes hold their connections: many systems allow 1,024 files to who does not ask for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS allows less than its hard limit says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_secret_if_the_database_answers(found: Settings) -> None:
@@ -101,7 +118,8 @@ def _serve(address: str, port: int, workers: int) -> None:
         websockets=False,
         workers=workers,
         backlog=BACKLOG,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
+        backpressure=CONNECTIONS,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=BUFFER_BYTES),
         log_access=False,
         log_level=LogLevels.error,  # its warnings are advice about the settings above
         log_dictconfig=_OUR_LOGGING,

@@ -144,8 +144,8 @@ def renew(connection: Connection, ticket: Ticket, *, lease_seconds: float) -> No
         raise Superseded("a newer ticket was taken, or the lease ran out")
 
 
-# Clean only if nothing was heard since the ticket: evidence is numbered in the same order. What only repeats tell (``core.repeats``)
-# has time, and a look that is due anyway is enough for it. Right sides see the old row.
+# Clean only if nothing was heard since the ticket: evidence is numbered in the same order. What only repeats tell has time
+# (``core.repeats``), and a look that is due anyway is enough for it. Right sides see the old row.
 _SETTLE = text("""
     UPDATE cardsync.customers
     SET applied_no = :number, reconciled_at = :asked_at, failures = 0, last_error = NULL,

@@ -1,6 +1,7 @@
 """Who may call the API: ``Authorization: Bearer <key>``, and the scope that a view asks for.
 
-A key that is not well formed never reaches the database. 401 says the same for every reason; 403 names the scope.
+A key that is not well formed never reaches the database, and of unknown ones only so many a second do (``guessing``): 429.
+401 says the same for every reason; 403 names the scope.
 """
 
 from __future__ import annotations
@@ -62,13 +63,24 @@ def _authenticate() -> ApiKey:
     presented = presented.strip()
     known = None
     if kind.lower() == "bearer" and keys.is_well_formed(presented):
-        known = _find(services().engine, keys.key_hash(presented))
+        known = _look_up(keys.key_hash(presented))
     if known is None:
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             "A valid key is required: Authorization: Bearer <key>.",
             headers={"WWW-Authenticate": 'Bearer realm="cardsync"'},
         )
+    return known
+
+
+def _look_up(key_hash: bytes) -> ApiKey | None:
+    here = services()
+    if not here.guesses.may_look_up(key_hash):
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS, "Too many unknown keys are tried at the moment.", headers={"Retry-After": "1"}
+        )
+    known = _find(here.engine, key_hash)
+    here.guesses.note(key_hash, known=known is not None)
     return known
 
 

@@ -17,6 +17,8 @@ _HEADERS: Final = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
     ("X-Frame-Options", "DENY"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Server", "cardsync"),  # without one of ours, the server's own name would stand there
 )
 _CONTENT_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 _HEADERS_OF_JSON: Final = (

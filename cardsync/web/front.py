@@ -24,6 +24,7 @@ from flask import Flask
 from cardsync.errors import MalformedBody
 from cardsync.web import envelope
 from cardsync.web.inputs import API_BODY_MAX_BYTES, announced_length
+from cardsync.web.intake import Intake
 from cardsync.web.keeping import Keeping
 from cardsync.web.problems import Problem
 from cardsync.web.reach import Reach
@@ -46,6 +47,7 @@ class Front:
     def __init__(self, app: Flask, webhook: Webhook, reach: Reach, *, threads: int) -> None:
         self._app = app
         self._webhook = webhook
+        self._intake = Intake()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
         self._health_threads = ThreadPoolExecutor(HEALTH_THREADS, thread_name_prefix="health")
         self._keeping = Keeping(webhook, reach)
@@ -63,7 +65,7 @@ class Front:
         headers = _headers(scope)
         try:
             length = announced_length(headers, self._webhook.max_bytes)
-            authentic = self._webhook.examine(await _read(protocol, length))
+            authentic = self._webhook.examine(await self._intake.read(protocol, length))
             receipt = await self._keeping.keep(authentic)
         except Exception as error:  # noqa: BLE001  (the table of errors knows them all)
             self._refuse(headers, protocol, error, began)
@@ -82,7 +84,7 @@ class Front:
         environ = _environ(scope)
         try:
             announced = announced_length(environ, API_BODY_MAX_BYTES)
-            environ["wsgi.input"] = io.BytesIO(await _read(protocol, announced) if announced else b"")
+            environ["wsgi.input"] = io.BytesIO(await self._intake.read(protocol, announced) if announced else b"")
         except (Problem, MalformedBody):  # Flask refuses it in its own words, where a body is wanted at all
             environ["wsgi.input"] = io.BytesIO()
         threads = self._health_threads if scope.path in _HEALTH_PATHS else self._threads
@@ -119,17 +121,6 @@ def _ask(app: Flask, environ: dict[str, Any]) -> _Answer:
             close()
     status, headers = told[-1]
     return _Answer(status, headers, body)
-
-
-async def _read(protocol: HTTPProtocol, length: int) -> bytes:
-    """The whole body, on the loop: however slowly it comes, it holds no thread. Raises ``MalformedBody`` if it is cut short."""
-    try:
-        body = await protocol()
-    except RuntimeError:  # granian's ProtocolClosed is one
-        raise MalformedBody("the body could not be read to its end") from None
-    if len(body) < length:
-        raise MalformedBody("the body is shorter than its Content-Length")
-    return body
 
 
 def _headers(scope: Scope) -> dict[str, str]:

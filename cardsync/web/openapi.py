@@ -92,7 +92,7 @@ def _list_cards() -> Document:
         about,
         scopes=("cards:read",),
         parameters=query_parameters(schemas.CardsQuery),
-        responses={200: json_answer("CardList", "The cards.")} | problems(401, 403, 422, 503),
+        responses={200: json_answer("CardList", "The cards.")} | problems(401, 403, 422, 429, 503),
     )
 
 
@@ -104,7 +104,7 @@ def _show_card() -> Document:
         "In whatever state it is.",
         scopes=("cards:read",),
         parameters=[path_id("card_id")],
-        responses={200: json_answer("Card", "The card.")} | problems(401, 403, 404, 503),
+        responses={200: json_answer("Card", "The card.")} | problems(401, 403, 404, 429, 503),
     )
 
 
@@ -116,7 +116,7 @@ def _agreements_card() -> Document:
         "The active card that the agreement is charged to.",
         scopes=("cards:read",),
         parameters=query_parameters(schemas.AgreementQuery),
-        responses={200: json_answer("Card", "The card.")} | problems(401, 403, 404, 422, 503),
+        responses={200: json_answer("Card", "The card.")} | problems(401, 403, 404, 422, 429, 503),
     )
 
 
@@ -132,7 +132,7 @@ def _reconcile() -> Document:
         scopes=("cards:reconcile",),
         body=json_content("ReconciliationRequest"),
         responses={202: json_answer("Reconciliation", "It is queued.")}
-        | problems(400, 401, 403, 409, 411, 413, 415, 422, 503),
+        | problems(400, 401, 403, 409, 411, 413, 415, 422, 429, 503),
     )
 
 

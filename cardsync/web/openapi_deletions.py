@@ -46,7 +46,7 @@ def _request_deletion() -> Document:
         parameters=[_KEY],
         body={"application/json": {"schema": either}},
         responses={202: _accepted("Deletion")}
-        | problems(400, 401, 403, 404, 411, 413, 415, 422, 503)
+        | problems(400, 401, 403, 404, 411, 413, 415, 422, 429, 503)
         | {409: {**problems(409)[409], "description": _CONFLICT}},
     )
 
@@ -60,7 +60,7 @@ def _show_deletion() -> Document:
         about,
         scopes=("cards:delete", "cards:read"),
         parameters=[path_id("deletion_id")],
-        responses={200: json_answer("DeletionReceipt", "The deletion.")} | problems(401, 403, 404, 503),
+        responses={200: json_answer("DeletionReceipt", "The deletion.")} | problems(401, 403, 404, 429, 503),
     )
 
 
@@ -79,7 +79,7 @@ def _request_erasure() -> Document:
         parameters=[_KEY],
         body=json_content("ErasureRequest"),
         responses={202: _accepted("Erasure")}
-        | problems(400, 401, 403, 411, 413, 415, 422, 503)
+        | problems(400, 401, 403, 411, 413, 415, 422, 429, 503)
         | {409: {**problems(409)[409], "description": _CONFLICT}},
     )
 
@@ -92,7 +92,7 @@ def _show_erasure() -> Document:
         "How far it is, and which cards stand in its way.",
         scopes=("cards:delete", "cards:read"),
         parameters=[path_id("erasure_id")],
-        responses={200: json_answer("Erasure", "The erasure.")} | problems(401, 403, 404, 503),
+        responses={200: json_answer("Erasure", "The erasure.")} | problems(401, 403, 404, 429, 503),
     )
 
 

@@ -21,6 +21,7 @@ WHY: Final = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A field is missing, unknown or not valid.",
+    429: "Too many unknown keys are tried at the moment; a key that was known here before is not affected.",
     503: "The database cannot be reached; nothing was changed.",
 }
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from cardsync.bells import Bells
 from cardsync.settings import Settings
 from cardsync.spool import FOLDER, Spool
+from cardsync.web.guessing import Guesses
 from cardsync.web.reach import Reach
 
 _NAME: Final = "cardsync"
@@ -23,6 +24,7 @@ class Services:
 
     ``reach`` tells whether the first is worth asking at the moment; if not, hints go to ``spool``. ``waiting_readers`` bounds
     how many of this process's threads may wait for a fresh list at once, so that there are always some left for webhooks.
+    ``guesses`` bounds what unknown keys cost.
     """
 
     settings: Settings
@@ -32,6 +34,7 @@ class Services:
     waiting_readers: threading.BoundedSemaphore
     spool: Spool
     reach: Reach
+    guesses: Guesses
 
     @classmethod
     def of(cls, settings: Settings, *, ingest_engine: Engine, engine: Engine, bells: Bells) -> Services:
@@ -41,7 +44,7 @@ class Services:
             settings.data_dir / FOLDER, max_files=settings.spool_max_files, max_bytes=settings.spool_max_bytes
         )
         reach = Reach(ingest_engine, readers=engine)
-        return cls(settings, ingest_engine, engine, bells, readers, spool, reach)
+        return cls(settings, ingest_engine, engine, bells, readers, spool, reach, Guesses())
 
     def store_in(self, extensions: dict[str, object]) -> None:
         """Make these the services of a Flask application."""

@@ -1,0 +1,113 @@
+"""Bounds that need no server: bodies that arrive at once, and keys tried at random."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, event
+
+from cardsync.errors import MalformedBody
+from cardsync.store import keys
+from cardsync.web.guessing import UNKNOWN_A_SECOND, Guesses
+from cardsync.web.intake import SMALL_BYTES, Intake
+from cardsync.web.problems import Problem
+
+QUERY = {"environment": "sandbox", "customer_id": "cust-1"}
+
+
+class Sender:
+    """Sends its body when it is let."""
+
+    def __init__(self, body: bytes) -> None:
+        self.go, self._body = asyncio.Event(), body
+
+    async def __call__(self) -> bytes:
+        await self.go.wait()
+        return self._body
+
+
+def read(intake: Intake, sender: Sender, length: int) -> asyncio.Task[bytes]:
+    return asyncio.ensure_future(intake.read(cast("Any", sender), length))
+
+
+def test_large_bodies_share_a_room_and_small_ones_always_have_some() -> None:
+    async def scene() -> None:
+        large, intake = SMALL_BYTES + 1, Intake(large_room_bytes=2 * SMALL_BYTES)
+        first, small = Sender(b"a" * large), Sender(b"b")
+        reading = read(intake, first, large)
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as refused:
+            await read(intake, Sender(b""), large)
+        assert refused.value.code == 503
+        small.go.set()
+        assert await read(intake, small, 1) == b"b"
+        first.go.set()
+        assert len(await reading) == large
+        again = Sender(b"c" * large)
+        again.go.set()
+        assert len(await read(intake, again, large)) == large
+
+    asyncio.run(scene())
+
+
+def test_a_body_that_does_not_come_gives_its_room_back() -> None:
+    async def scene() -> None:
+        large, intake = SMALL_BYTES + 1, Intake(body_seconds=0.01, large_room_bytes=SMALL_BYTES + 1)
+        for _ in range(2):
+            with pytest.raises(MalformedBody, match="did not arrive"):
+                await read(intake, Sender(b""), large)
+
+    asyncio.run(scene())
+
+
+def test_unknown_keys_are_looked_up_so_often_a_second_and_known_ones_always() -> None:
+    now = [0.0]
+    guesses = Guesses(2, clock=lambda: now[0])
+    assert guesses.may_look_up(b"real")
+    guesses.note(b"real", known=True)
+    assert [guesses.may_look_up(b"%d" % n) for n in range(3)] == [True, False, False]
+    assert guesses.may_look_up(b"real")
+    now[0] = 1.0
+    assert guesses.may_look_up(b"guess")
+    guesses.note(b"real", known=False)  # revoked
+    assert guesses.may_look_up(b"real")
+    assert not guesses.may_look_up(b"real")
+
+
+def test_keys_tried_at_random_cost_few_look_ups_and_no_real_key_anything(
+    app: Flask, client: FlaskClient, bearer: Callable[..., dict[str, str]], engine: Engine
+) -> None:
+    real, looked_up = bearer(), []
+    app.extensions["cardsync"] = replace(app.extensions["cardsync"], guesses=Guesses(clock=lambda: 0.0))
+    assert client.get("/v1/cards", query_string=QUERY, headers=real).status_code == 200
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _count(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        if "api_keys" in statement:
+            looked_up.append(statement)
+
+    answers = [
+        client.get("/v1/cards", query_string=QUERY, headers={"Authorization": f"Bearer {keys.new_key()}"})
+        for _ in range(200)
+    ]
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {401, 429}
+    assert statuses.count(401) == len(looked_up) == UNKNOWN_A_SECOND
+    assert next(a for a in answers if a.status_code == 429).headers["Retry-After"] == "1"
+    assert client.get("/v1/cards", query_string=QUERY, headers=real).status_code == 200
+
+
+def test_what_is_no_key_of_ours_is_never_looked_up(client: FlaskClient, engine: Engine) -> None:
+    @event.listens_for(engine, "before_cursor_execute")
+    def _fail(*_: object) -> None:
+        raise AssertionError("the database was asked")
+
+    for tried in ("csk_' OR 1=1", "csk_" + "a" * 44, "csk_" + "a" * 42, "a" * 47, "csk_" + "ä" * 43, ""):
+        headers = {"Authorization": f"Bearer {tried}"}
+        assert client.get("/v1/cards", query_string=QUERY, headers=headers).status_code == 401
