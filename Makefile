@@ -31,7 +31,7 @@ endef
 # A .venv whose Python has been removed or upgraded away is none.
 $(shell test ! -L $(BIN)/python || test -x $(BIN)/python || rm -rf .venv)
 
-.PHONY: help dev test lint fmt types check audit soak bench lock build clean
+.PHONY: help dev test lint fmt types check audit soak bench fuzz lock build clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,17 @@ soak: .venv/.test ## let everything fail by a seeded schedule while shoppers pay
 bench: .venv/.bench ## the benchmarks
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)
 
+# Bodies against the endpoint, then ten times as many through the parsing path where atheris runs; both stop by themselves.
+# CARDSYNC_FUZZ_SEED=N says again what a run found.
+FUZZ_BODIES := 100000
+FUZZ_SECONDS := 900
+
+fuzz: .venv/.fuzz ## try 100,000 malicious bodies on the endpoint, and more on the parsing
+	@CARDSYNC_FUZZ_BODIES=$(FUZZ_BODIES) CARDSYNC_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/fuzz $(ARGS)
+	@if [ "$$(uname)" = Linux ]; then \
+	exec $(BIN)/python -m tests.fuzz.branches -runs=$(FUZZ_BODIES)0 -max_total_time=$(FUZZ_SECONDS) -timeout=5 -print_final_stats=1; \
+	fi
+
 build: .venv/.test ## wheel and source distribution, into dist/
 	$(BIN)/python -m hatchling build
 
@@ -87,7 +98,7 @@ clean: ## remove what was installed and built; the data of `make dev` (.cardsync
 	@python=$$($(pick_python)) && echo "Making .venv with $$("$$python" -V)" && "$$python" -m venv --clear .venv
 	@touch $@
 
-.venv/.dev .venv/.test .venv/.bench: .venv/.%: requirements/%.txt pyproject.toml .venv/.made
+.venv/.dev .venv/.test .venv/.bench .venv/.fuzz: .venv/.%: requirements/%.txt pyproject.toml .venv/.made
 	@echo "Installing requirements/$*.txt"
 	@$(PIP) install -qq --require-hashes --no-deps --only-binary :all: -r requirements/$*.txt
 	@$(PIP) install -qq --no-deps --no-build-isolation --no-index --editable .

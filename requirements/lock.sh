@@ -3,7 +3,8 @@
 #
 # Rules: one resolution for Python 3.11 and newer and every platform; hashes of all files, so that no index can hand over
 # others; no index address and no local path, so that the files are the same wherever they are made. bench.txt is the
-# largest set: it is resolved first and constrains the rest, so that all name the same version of a package.
+# largest set: it is resolved first and constrains the rest, so that all name the same version of a package. Only fuzz.txt
+# has one that no other has: what fuzzes at the level of single branches runs on Linux alone.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,6 +24,7 @@ resolve() {
 # shellcheck disable=SC2086  # UPGRADE is a list of options, or empty
 resolve bench ${UPGRADE:-} pyproject.toml --extra dev --extra test --extra bench --group build
 resolve test --constraint requirements/bench.txt pyproject.toml --extra test --group build
+resolve fuzz --constraint requirements/bench.txt pyproject.toml --extra fuzz --group build
 resolve dev --constraint requirements/bench.txt pyproject.toml --extra dev --group build
 resolve run --constraint requirements/bench.txt pyproject.toml
 resolve build --constraint requirements/bench.txt --group build

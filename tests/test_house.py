@@ -169,7 +169,13 @@ def test_the_installed_package_migrates_from_any_directory(
 
 # Lock files.
 
-LOCKS = {"run": (), "dev": ("dev",), "test": ("dev", "test"), "bench": ("dev", "test", "bench")}
+LOCKS = {
+    "run": (),
+    "dev": ("dev",),
+    "test": ("dev", "test"),
+    "fuzz": ("dev", "test", "fuzz"),
+    "bench": ("dev", "test", "bench"),
+}
 
 
 @pytest.mark.parametrize("lock", [*LOCKS, "build"])
@@ -193,7 +199,7 @@ def test_a_lock_file_satisfies_the_project(lock: str, extras: tuple[str, ...]) -
 
 
 def test_all_lock_files_name_the_same_versions() -> None:
-    everything = _pins("bench")
+    everything = {"atheris": _pins("fuzz")["atheris"], **_pins("bench")}
     for lock in (*LOCKS, "build"):
         assert _pins(lock).items() <= everything.items(), f"requirements/{lock}.txt: make lock"
 

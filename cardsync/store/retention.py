@@ -26,7 +26,8 @@ WHATS: Final[tuple[What, ...]] = get_args(What)
 ROWS_AT_ONCE: Final = 500  # well under 0.1 s: what a month-old duplicate may have to wait
 STATEMENT_TIMEOUT_MS: Final = 2_000  # of one batch: slower than this, it is the database that needs help, not the inbox
 
-# The hash stays: it still tells a late duplicate, and nothing of a person. So do the kind, the times, the key and the scheme.
+# The hashes stay: they still tell a late duplicate and a repeat, and nothing of a person. So do the kind, the times, the key, the
+# scheme.
 _SHED: Final = """
     customer_id = NULL, session_id = NULL, reference_number = NULL, agreement_id = NULL, card_id = NULL, result = NULL,
     state = NULL, payment_type = NULL, token = NULL, facts = NULL, last_error = NULL, shed_at = clock_timestamp()

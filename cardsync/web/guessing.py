@@ -47,5 +47,6 @@ class Guesses:
         with self._lock:
             if not known:
                 self._known.discard(key_hash)
-            elif len(self._known) < KNOWN_MAX:
+            elif key_hash not in self._known and len(self._known) < KNOWN_MAX:
                 self._known.add(key_hash)
+                self._tried = max(0, self._tried - 1)  # it was no guess

@@ -26,7 +26,7 @@ NOTHING = dict.fromkeys(WHATS, 0)
 # What may be told of a notification that has shed its content; everything else must be empty.
 KEPT = {
     *("event_id", "evidence_no", "body_hash", "received_at", "status", "kind", "ignored_because", "environment"),
-    *("scheme", "key_id", "attempts", "due_at", "settled_at", "shed_at"),
+    *("scheme", "key_id", "signature_hash", "attempts", "due_at", "settled_at", "shed_at"),
 }
 
 

@@ -1,0 +1,50 @@
+"""A short run of the fuzzing with every run of the tests; ``make fuzz`` is the long one.
+
+``CARDSYNC_FUZZ_BODIES``, ``CARDSYNC_FUZZ_SECONDS`` and ``CARDSYNC_FUZZ_SEED`` make it longer, or say again what was found.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+import structlog
+from flask import Flask
+from sqlalchemy import Engine
+
+from tests.fuzz.bodies import GENUINE, bodies
+from tests.fuzz.endpoint import run
+from tests.fuzz.parsing import check, write_corpus
+
+BODIES = int(os.environ.get("CARDSYNC_FUZZ_BODIES", "600"))
+SECONDS = float(os.environ.get("CARDSYNC_FUZZ_SECONDS", "5"))
+SEED = int(os.environ.get("CARDSYNC_FUZZ_SEED", "0")) or secrets.randbits(32)
+
+
+def test_no_body_gets_an_answer_beyond_the_contract_or_takes_long(
+    app: Flask, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    for module in ("webhook", "steadylog"):  # a line for each body is not what is looked at here
+        monkeypatch.setattr(f"cardsync.web.{module}.log", silent)
+    sys.stdout.write(f"CARDSYNC_FUZZ_SEED={SEED}\n")
+    figures = run(app, engine, wanted=BODIES, seconds=SECONDS, seeded=SEED)
+    sys.stdout.write(f"endpoint: {figures}\n")
+    assert figures.statuses["accepted"]
+    assert figures.statuses["401"]
+    assert figures.statuses["400"]
+
+
+def test_the_parsing_path_holds_for_genuine_and_altered_bodies(tmp_path: Path) -> None:
+    assert write_corpus(tmp_path) == 2 * len(GENUINE)
+    for file in tmp_path.iterdir():
+        check(file.read_bytes())
+    dice = Random(SEED)  # noqa: S311  (a replay)
+    for genuine in GENUINE:
+        for _ in range(20):
+            for body in bodies(dict(genuine), dice.getrandbits(32)):
+                check(body)
