@@ -65,7 +65,7 @@ class Front:
         headers = _headers(scope)
         try:
             length = announced_length(headers, self._webhook.max_bytes)
-            authentic = self._webhook.examine(await self._intake.read(protocol, length))
+            authentic = await self._intake.take(protocol, length, self._webhook.examine)
             receipt = await self._keeping.keep(authentic)
         except Exception as error:  # noqa: BLE001  (the table of errors knows them all)
             self._refuse(headers, protocol, error, began)
@@ -95,6 +95,7 @@ class Front:
         """Let what Flask works at end."""
         self._threads.shutdown(wait=False)
         self._health_threads.shutdown(wait=False)
+        self._intake.close()
 
 
 @dataclass(frozen=True, slots=True)

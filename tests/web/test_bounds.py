@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, event
 from cardsync.errors import MalformedBody
 from cardsync.store import keys
 from cardsync.web.guessing import UNKNOWN_A_SECOND, Guesses
-from cardsync.web.intake import SMALL_BYTES, Intake
+from cardsync.web.intake import EXAMINED_AT_ONCE_BYTES, SMALL_BYTES, Intake
 from cardsync.web.problems import Problem
 
 QUERY = {"environment": "sandbox", "customer_id": "cust-1"}
@@ -33,7 +34,7 @@ class Sender:
 
 
 def read(intake: Intake, sender: Sender, length: int) -> asyncio.Task[bytes]:
-    return asyncio.ensure_future(intake.read(cast("Any", sender), length))
+    return asyncio.ensure_future(intake.take(cast("Any", sender), length, bytes))
 
 
 def test_large_bodies_share_a_room_and_small_ones_always_have_some() -> None:
@@ -62,6 +63,31 @@ def test_a_body_that_does_not_come_gives_its_room_back() -> None:
         for _ in range(2):
             with pytest.raises(MalformedBody, match="did not arrive"):
                 await read(intake, Sender(b""), large)
+
+    asyncio.run(scene())
+
+
+def test_a_large_body_that_takes_long_to_examine_holds_no_small_one_up() -> None:
+    async def scene() -> None:
+        intake, go, at_it = Intake(), threading.Event(), threading.Event()
+
+        def examine(body: bytes) -> int:
+            if len(body) > EXAMINED_AT_ONCE_BYTES:
+                at_it.set()
+                assert go.wait(30)
+            return len(body)
+
+        size = EXAMINED_AT_ONCE_BYTES + 1
+        first, small = Sender(b"a" * size), Sender(b"b")
+        first.go.set()
+        small.go.set()
+        large = asyncio.ensure_future(intake.take(cast("Any", first), size, examine))
+        await asyncio.to_thread(at_it.wait, 30)
+        assert await intake.take(cast("Any", small), 1, examine) == 1
+        assert not large.done()
+        go.set()
+        assert await large == size
+        intake.close()
 
     asyncio.run(scene())
 
