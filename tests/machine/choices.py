@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from hypothesis import strategies as st
 
 from cardsync.dev.simulator.world import Owner
-from tests.machine.interruptions import IN_A_TRANSACTION, OF_ONE_STATEMENT
+from tests.machine.interruptions import IN_A_TRANSACTION, OF_A_DRAIN, OF_ONE_STATEMENT
 from tests.machine.scripts import Fault, Place, Script
 from tests.machine.system import TOKENS, Way
 
@@ -36,6 +36,7 @@ FATE: st.SearchStrategy[Fate] = st.sampled_from(
     ("processed", "believed", "processed", "delivered", "waiting", "dropped")
 )
 INTERRUPTION = st.sampled_from((*(None,) * 3 * len(IN_A_TRANSACTION), *IN_A_TRANSACTION))
+DRAINING = st.sampled_from((*(None,) * len(OF_A_DRAIN), *OF_A_DRAIN))
 RECEIVING = st.sampled_from((*(None,) * 3 * len(OF_ONE_STATEMENT), *OF_ONE_STATEMENT))
 FAULTS: Final[tuple[Fault, ...]] = (
     *("unavailable", "fault", "throttled", "throttled_long", "credentials", "rejected", "anothers_card"),

@@ -7,8 +7,10 @@ loading is global, and other tests have a profile of their own. Hypothesis itsel
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from cardsync import db
 from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.spool import Spool
 from tests.machine import clock
 from tests.machine.interruptions import Interrupter
 from tests.machine.system import TOKENS, System
@@ -40,9 +43,10 @@ def profile() -> settings:
 
 
 @pytest.fixture(scope="module")
-def new_system(postgres: EmbeddedPostgres, template_database: str) -> Iterator[Callable[[], System]]:
+def new_system(postgres: EmbeddedPostgres, template_database: str, services: Path) -> Iterator[Callable[[], System]]:
     """Makes an empty system in the one database, with its clock at the beginning."""
     postgres.create_database("machine", template=template_database)
+    folder = services / "machine-spools"
     url = postgres.url_for("machine")
     observer, worker, web = (
         db.make_engine(url, autocommit=True),
@@ -53,7 +57,13 @@ def new_system(postgres: EmbeddedPostgres, template_database: str) -> Iterator[C
     interrupter = Interrupter()
     interrupter.listen(worker)
     interrupter.listen(web)
-    yield lambda: System(worker, web, observer, interrupter)
+    numbers = itertools.count()
+
+    def spool() -> Spool:
+        """Each example has a folder of its own; in memory, since no power is cut here."""
+        return Spool(folder / str(next(numbers)), max_files=1_000, max_bytes=1_000_000)
+
+    yield lambda: System(worker, web, observer, interrupter, spool())
     for engine in (worker, web, observer):
         engine.dispose()
     postgres.drop_database("machine")

@@ -50,6 +50,11 @@ OF_ONE_STATEMENT: Final = tuple(
     Interruption(moment, 1, how) for moment, how in itertools.product(_AROUND_A_STATEMENT, _HOW)
 )
 
+# Whether the secret is the database's: one statement, or three the first time; then the batch.
+OF_A_DRAIN: Final = tuple(
+    Interruption(moment, nth, how) for moment, nth, how in itertools.product(_AROUND_A_STATEMENT, (1, 2, 4), _HOW)
+)
+
 
 class Interrupter:
     """Listens to engines and strikes when it is armed."""

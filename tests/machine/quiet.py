@@ -26,6 +26,7 @@ QUIET_SECONDS: Final = (
 def become_quiet(system: System) -> None:
     """Let it be quiet, and check that the registry is Ottu's truth: before the stalled come back, and after."""
     system.world.knobs = system.world.knobs.turned(list_lag_seconds=0, delete_lag_seconds=0)
+    system.drain()
     system.clock.pass_(max(LAGS))
     _sweep_until_everybody_was_looked_at(system)
     _check_converged(system)

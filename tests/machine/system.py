@@ -18,13 +18,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cardsync import freshen
 from cardsync.core.deletion import OPEN
+from cardsync.core.waiting import read_waiting
 from cardsync.delete import DeletePolicy, delete
 from cardsync.dev.simulator.knobs import Knobs
 from cardsync.dev.simulator.world import Owner, World
+from cardsync.drain import drain
 from cardsync.errors import Conflict, InvalidSignature
 from cardsync.process import HintPolicy, process
-from cardsync.receive import Receipt, WebhookKeys, receive
+from cardsync.receive import Receipt, WebhookKeys, examine, receive, set_down, write
 from cardsync.reconcile import ReconcilePolicy, reconcile
+from cardsync.spool import Spool
 from cardsync.store import brake, customers, deletions
 from cardsync.sweep import Due, SweepPolicy, sweep
 from tests import payloads
@@ -72,10 +75,11 @@ class NoBells:
 class System:
     """One example's world and registry. ``worker`` and ``web`` are the product's engines, ``observer`` is the machine's own."""
 
-    def __init__(self, worker: Engine, web: Engine, observer: Engine, interrupter: Interrupter) -> None:
+    def __init__(self, worker: Engine, web: Engine, observer: Engine, interrupter: Interrupter, spool: Spool) -> None:
         with observer.begin() as connection:
             clocks.reset(connection)
         self.worker, self.web, self.observer, self.interrupter = worker, web, observer, interrupter
+        self.spool = spool
         self.clock = Clock(observer)
         self.world = World(Knobs(), self.clock.now, seed=0)
         self.ottu = Ottu(self.world, observer, self.clock, lease_seconds=LISTS.lease_seconds)
@@ -84,12 +88,28 @@ class System:
         self.standing: list[Call] = []
 
     def receive(self, body: bytes, interruption: Interruption | None = None) -> Receipt | None:
-        """A notification arrives; ``None`` if it was not acknowledged."""
+        """A notification arrives; ``None`` if it was not acknowledged, since its process was killed."""
         with self._checked(interruption):
-            receipt = receive(self.web, body, KEYS)
+            authentic = [examine(body, KEYS)]
+            try:
+                (receipt,) = write(self.web, authentic)
+            except SQLAlchemyError:
+                now = clocks.BEGAN + dt.timedelta(seconds=self.clock.now())
+                (receipt,) = set_down(self.spool, authentic, now=now)
             self.received[receipt.event_id] = None
             return receipt
         return None
+
+    def outage(self, bodies: Sequence[bytes]) -> None:
+        """The database is away while these arrive: all of them are acknowledged."""
+        for body in bodies:
+            receipt = self.receive(body, Interruption("before_statement", 1, "away"))
+            assert receipt is not None, "a notification was refused because the database is away"
+
+    def drain(self, interruption: Interruption | None = None) -> None:
+        """A web process finds the database back."""
+        with self._checked(interruption):
+            drain(self.web, self.spool, secret=SECRET, ring=NoBells().ring_events, rest=lambda _: False)
 
     def refuse(self, body: bytes) -> None:
         """A notification arrives that nobody of ours signed."""
@@ -225,7 +245,8 @@ class System:
             now = Snapshot.of(connection)
         self.watch.look(now)
         check_moment(now)
-        stored = {e.event_id for e in now.events}
+        waiting = {read_waiting(file.read_bytes())["event_id"] for file in self.spool.waiting()}
+        stored = waiting | {e.event_id for e in now.events}
         assert all(str(event_id) in stored for event_id in self.received), "an acknowledged notification is gone"
 
     def end_calls(self) -> None:

@@ -20,6 +20,7 @@ from cardsync.dev.simulator.world import Owner
 from tests.machine.choices import (
     AGREEMENTS,
     AT,
+    DRAINING,
     FACES,
     FATE,
     FAULT,
@@ -119,6 +120,23 @@ class Machine(DeletionRules):
     def a_notification_arrives(self, which: int, interruption: Interruption | None) -> None:
         bodies = [*reversed(self.waiting), *reversed(self.delivered)]
         self._deliver(bodies[which % len(bodies)], interruption)
+
+    @rule(owner=OWNER, token=TOKEN, interruption=DRAINING, back=st.sampled_from((True, True, False)))
+    def the_database_is_away_while_notifications_arrive(
+        self, owner: Owner, token: str, interruption: Interruption | None, back: bool
+    ) -> None:
+        """All of them are acknowledged; they are brought in when it is back, now or much later."""
+        self._checkout("waiting").save_card(*owner, token=token)
+        bodies, self.waiting = self.waiting, []
+        self.delivered += bodies
+        self.system.outage(bodies)
+        if back:
+            self.system.drain(interruption)
+
+    @precondition(lambda self: self.system.spool.waiting())
+    @rule(interruption=DRAINING)
+    def the_database_is_back(self, interruption: Interruption | None) -> None:
+        self.system.drain(interruption)
 
     @precondition(lambda self: self.waiting or self.delivered)
     @rule(which=PLACE, owner=OWNER, token=TOKEN)
