@@ -30,7 +30,7 @@ from cardsync.settings import Settings
 
 WARM_UP: Final = 100
 KINDS: Final = ("content", "hint")
-ROWS_A_SECOND: Final = 20_000  # of each kind: more than was ever cleared here
+ROWS_A_SECOND: Final = 60_000  # of each kind: more than was ever cleared here
 FIRST_RUN_SECONDS: Final = 2.0  # a round begins when the process that forgets is at it
 
 
