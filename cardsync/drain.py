@@ -10,6 +10,7 @@ time too.
 
 from __future__ import annotations
 
+import errno
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from cardsync.store import inbox
 from cardsync.store.inbox import Row, Stored
 from cardsync.store.secret import check_secret
 
+PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # this process's trouble, and not the file's
 AT_ONCE: Final = 100  # rows in one statement: tens of milliseconds, and bells in one message
 
 Ring = Callable[[Sequence[uuid.UUID]], None]
@@ -79,7 +81,9 @@ def _drain_batch(engine: Engine, spool: Spool, files: Sequence[Path], ring: Ring
             rows.append((file, read_waiting(file.read_bytes())))
         except FileNotFoundError:
             continue
-        except (MalformedBody, OSError):
+        except (MalformedBody, OSError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
             bad.append(file)
     stored, refused = _store(engine, rows)
     spool.remove([file for file, _ in stored])

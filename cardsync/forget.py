@@ -41,7 +41,14 @@ class ForgetPolicy:
         """
         content, rows = settings.inbox_content_days, settings.inbox_days
         return cls(
-            {"given_up": content, "content": content, "hint": rows, "observation": rows, "audit": AUDIT_DAYS},
+            {
+                "given_up": content,
+                "content": content,
+                "hint": rows,
+                "observation": rows,
+                "audit": AUDIT_DAYS,
+                "signature": rows,  # as long as the notifications by which a repeat is known
+            },
         )
 
 

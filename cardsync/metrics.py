@@ -69,6 +69,6 @@ REMOVALS_HELD: Final = Counter("cardsync_removals_held", "Removals that the brak
 FORGOTTEN: Final = Counter(
     "cardsync_forgotten_rows", "Rows that shed their content or went because of their age, by kind.", ["what"]
 )
-for _what in ("given_up", "content", "hint", "observation", "audit"):
+for _what in ("given_up", "content", "hint", "observation", "audit", "signature"):
     FORGOTTEN.labels(_what)
 RINGS: Final = Counter("cardsync_rings", "Bells rung at the broker, by outcome.", ["outcome"])

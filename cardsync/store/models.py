@@ -95,6 +95,7 @@ class RepeatedSignatureRow(Base):
     """A signature that came in several bodies, and how many unknown customers it has made known lately."""
 
     __tablename__ = "repeated_signatures"
+    __table_args__ = (Index("repeated_signatures_counted_since", "counted_since"), {"schema": SCHEMA})
 
     signature_hash: Mapped[bytes] = mapped_column(primary_key=True)
     counted_since: Mapped[dt.datetime] = mapped_column(server_default=NOW)

@@ -58,7 +58,7 @@ RELATIONS: Final[Mapping[str, Rights]] = {
         WORKER: "SELECT, INSERT, UPDATE, DELETE",
     },
     "cardsync.agreements": {WORKER: "SELECT, INSERT, UPDATE, DELETE"},
-    "cardsync.repeated_signatures": {WORKER: "SELECT, INSERT, UPDATE"},
+    "cardsync.repeated_signatures": {WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     "cardsync.card_changes": NOBODY,
     "cardsync.feed_head": {WEB: "SELECT"},
     "cardsync.observations": {WORKER: "SELECT, INSERT, DELETE"},

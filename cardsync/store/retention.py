@@ -7,7 +7,7 @@ the batch commits (a unique index has to know).
 Rejected: partitions by time, which would be dropped in a moment. A unique key of a partitioned table must hold the column that
 it is partitioned by, so ``body_hash`` alone could not be unique any more, and a duplicate would be taken for new at the turn
 of a partition. What batches cost instead is dead rows for autovacuum, whose threshold for these tables is a twentieth of the
-usual one (migration 0006).
+usual one (migration 0007).
 
 What stays for good: the feed; deletions with their keys and receipts, and erasures with theirs; every observation that removed
 a card, since a receipt or the feed points to it. What never goes by age: a hint that is pending, since it is work to do.
@@ -20,7 +20,7 @@ from typing import Final, Literal, get_args
 
 from sqlalchemy import Connection, text
 
-What = Literal["given_up", "content", "hint", "observation", "audit"]
+What = Literal["given_up", "content", "hint", "observation", "audit", "signature"]
 WHATS: Final[tuple[What, ...]] = get_args(What)
 
 ROWS_AT_ONCE: Final = 500  # well under 0.1 s: what a month-old duplicate may have to wait
@@ -68,6 +68,12 @@ _BATCHES: Final = {
         DELETE FROM cardsync.audits WHERE audit_no = ANY(ARRAY(
             SELECT audit_no FROM cardsync.audits WHERE drawn_at < {_OLD}
             ORDER BY drawn_at LIMIT :limit FOR UPDATE SKIP LOCKED
+        ))
+    """,
+    "signature": f"""
+        DELETE FROM cardsync.repeated_signatures WHERE signature_hash = ANY(ARRAY(
+            SELECT signature_hash FROM cardsync.repeated_signatures WHERE counted_since < {_OLD}
+            ORDER BY counted_since LIMIT :limit FOR UPDATE SKIP LOCKED
         ))
     """,
 }

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS cardsync.repeated_signatures (
     counted_since timestamptz NOT NULL DEFAULT clock_timestamp(),
     strangers integer NOT NULL CONSTRAINT repeated_signatures_strangers_counted CHECK (strangers >= 1)
 );
+CREATE INDEX IF NOT EXISTS repeated_signatures_counted_since ON cardsync.repeated_signatures (counted_since);
 """
 VALIDATE = r"""
 ALTER TABLE cardsync.events VALIDATE CONSTRAINT events_signature_hash_is_sha256;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import threading
 import uuid
 from collections import Counter
@@ -169,6 +170,23 @@ def test_what_cannot_be_read_or_is_refused_is_set_aside_and_holds_up_nobody(
     assert spool.waiting() == []
     assert spool.state().bad == 3
     assert drained() == Drained()
+
+
+def test_a_process_without_a_free_descriptor_blames_no_file(
+    shop: Shop, spool: Spool, drained: Callable[[], Drained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = set_all_down(spool, [hint(1)])
+
+    def refuse(_path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            drained()
+    assert spool.state().bad == 0
+    assert drained() == Drained(drained=1)
+    assert event_ids(shop) == answered
 
 
 def test_while_the_database_takes_nothing_everything_waits_on(

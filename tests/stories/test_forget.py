@@ -131,6 +131,17 @@ def test_audits_go_after_a_year(shop: Shop) -> None:
     assert forget(shop.engine, POLICY)["audit"] == 1
 
 
+def test_what_a_signature_made_known_is_counted_no_longer_than_its_notifications_are_kept(shop: Shop) -> None:
+    insert = (
+        "INSERT INTO cardsync.repeated_signatures (signature_hash, counted_since, strangers)"
+        " VALUES (sha256(:name), clock_timestamp() - make_interval(days => :days), 1)"
+    )
+    shop.execute(insert, name=b"old", days=ROW_DAYS + 1)
+    shop.execute(insert, name=b"young", days=ROW_DAYS - 1)
+    assert forget(shop.engine, POLICY)["signature"] == 1
+    assert shop.execute("SELECT count(*) FROM cardsync.repeated_signatures") == [(1,)]
+
+
 def test_more_than_one_batch_goes_in_one_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cardsync.store.retention.ROWS_AT_ONCE", 2)
     _fill(shop.engine, 7, older_days=ROW_DAYS + 1)
@@ -203,8 +214,17 @@ def test_a_batch_is_found_by_an_index(engine: Engine, what: What) -> None:
             """),
             {"customer": customer},
         )
+        connection.execute(
+            text("""
+                INSERT INTO cardsync.repeated_signatures (signature_hash, counted_since, strangers)
+                SELECT sha256(convert_to(n::text, 'UTF8')), now() - n * interval '7 minutes', 1
+                FROM generate_series(1, 22000) AS n
+            """)
+        )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE cardsync.events, cardsync.observations, cardsync.audits"))
+        connection.execute(
+            text("ANALYZE cardsync.events, cardsync.observations, cardsync.audits, cardsync.repeated_signatures")
+        )
         explain = text(f"EXPLAIN (FORMAT JSON) {STATEMENTS[what].text}")
         plan = connection.execute(explain, {"days": POLICY.days[what], "limit": 500}).scalar_one()
     assert "Seq Scan" not in str(plan)
