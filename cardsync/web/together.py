@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AT_ONCE: Final = 128  # a statement of some 100 KB; more take as long as they take, and the next ones wait
+# A time that is noticed to be over so much too late was over while the process was paused or had no processor.
+STALLED_SECONDS: Final = 0.5
 
 
 class Together(Generic[Item, Result]):
@@ -60,11 +62,20 @@ class Together(Generic[Item, Result]):
         if not self._writing:
             self._writing = True
             loop.call_soon(self._send, loop)  # not at once: what this turn of the loop brings goes along
-        bound = loop.call_later(wait_seconds, _give_up, future)
+        bound = loop.call_later(wait_seconds, self._expire, loop, future, wait_seconds, loop.time() + wait_seconds)
         try:
             return await future
         finally:
             bound.cancel()
+
+    def _expire(
+        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Result], wait_seconds: float, due_at: float
+    ) -> None:
+        """The time is over; but where the process itself stood still meanwhile, nobody was asked in it: once more."""
+        if loop.time() - due_at > STALLED_SECONDS and not future.done():
+            loop.call_later(wait_seconds, self._expire, loop, future, wait_seconds, loop.time() + wait_seconds)
+        else:
+            _give_up(future)
 
     def give_up(self) -> None:
         """Let all who wait now have their ``TimeoutError`` at once; what is on its way may still be written."""

@@ -33,6 +33,7 @@ class Harm:
     ) -> None:
         """``runs`` waits until a process that was started runs: a deployment goes on to the next one only then."""
         self.errors: list[BaseException] = []
+        self.web_pauses: list[tuple[float, float]] = []  # from, to: a server that stands still cannot answer
         self._processes, self._runs = processes, runs
         self._turns = dict.fromkeys(processes, 0)
         self._ways: dict[tuple[str, str], tuple[Deed, Deed]] = {
@@ -69,11 +70,14 @@ class Harm:
             for fault in faults:
                 time.sleep(max(0.0, began + fault.at_seconds - time.monotonic()))
                 begin, end = self._way(fault)
+                struck = time.monotonic()
                 begin()
                 try:
                     time.sleep(fault.lasts_seconds)
                 finally:
                     end()
+                if (fault.target, fault.how) == ("web", "paused"):
+                    self.web_pauses.append((struck, time.monotonic()))
         except BaseException as error:  # noqa: BLE001  (a thread's border; the run fails with it)
             self.errors.append(error)
 

@@ -61,7 +61,7 @@ class Report:
     answers: Counter[str] = field(default_factory=Counter)
     failed_over: int = 0
     median_answer: float = 0.0
-    slowest_answer: float = 0.0  # of those that the first server answered
+    slowest_answer: float = 0.0  # of those that the first server answered, while none was paused
     deletions_accepted: int = 0
     converged_after: float = 0.0
     calls_to_ottu: int = 0
@@ -93,9 +93,17 @@ class Soak:
         faults = plan(seed, seconds)
         report.faults = Counter(f"{fault.target} {fault.how}" for fault in faults)
         senders = Senders(self._urls)
-        deletions = self._act(seed, seconds, rate, faults, senders, report)
+        harm = Harm(
+            self._processes,
+            self._broker,
+            self._postgres,
+            self._network,
+            self.system.simulator,
+            self._wait_until_it_runs,
+        )
+        deletions = self._act(harm, seed, seconds, rate, faults, senders, report)
         senders.close()
-        self._sum_up(senders, report)
+        self._sum_up(harm, senders, report)
         began = time.monotonic()
         with psycopg.connect(self._database_url, autocommit=True) as connection:
             self._converge(connection, senders, deletions, report)
@@ -122,16 +130,8 @@ class Soak:
         self._network.cut()
 
     def _act(
-        self, seed: int, seconds: float, rate: float, faults: list[Fault], senders: Senders, report: Report
+        self, harm: Harm, seed: int, seconds: float, rate: float, faults: list[Fault], senders: Senders, report: Report
     ) -> set[str]:
-        harm = Harm(
-            self._processes,
-            self._broker,
-            self._postgres,
-            self._network,
-            self.system.simulator,
-            self._wait_until_it_runs,
-        )
         striking = harm.begin(faults)
         asked: set[str] = set()
         asking = threading.Thread(target=self._ask_for_deletions, args=(seed, seconds, asked), daemon=True)
@@ -184,10 +184,15 @@ class Soak:
             if answer.status_code == 202:
                 asked.add(answer.json()["deletion_id"])
 
-    def _sum_up(self, senders: Senders, report: Report) -> None:
+    def _sum_up(self, harm: Harm, senders: Senders, report: Report) -> None:
         report.answers = Counter(str(one.status or "none") for one in senders.sent)
         report.failed_over = sum(one.tries > 1 for one in senders.sent)
-        times = sorted(one.seconds for one in senders.sent if one.tries == 1 and one.status in SUCCESS)
+        at_once = (one for one in senders.sent if one.tries == 1 and one.status in SUCCESS)
+        times = sorted(
+            one.seconds
+            for one in at_once
+            if not any(begin < one.began + one.seconds and one.began < end for begin, end in harm.web_pauses)
+        )
         report.median_answer = round(times[len(times) // 2], 4) if times else 0.0
         report.slowest_answer = round(times[-1], 3) if times else 0.0
         refused = {status for status in report.answers if status not in ("200", "none")}

@@ -22,9 +22,13 @@ SUCCESS: Final = (200, 201)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How a notification ended. ``status`` is ``None`` if nobody answered; ``tries`` counts the servers that were asked."""
+    """How a notification ended. ``status`` is ``None`` if nobody answered; ``tries`` counts the servers that were asked.
+
+    ``began`` is the monotonic clock's.
+    """
 
     status: int | None
+    began: float
     seconds: float
     tries: int
     event_id: uuid.UUID | None
@@ -67,8 +71,8 @@ class Senders:
                 answer = client.post(f"{url}/webhooks/ottu", content=body, headers={"Content-Type": "application/json"})
             except httpx.HTTPError:
                 continue
-            return Sent(answer.status_code, time.monotonic() - began, tries, _event_id(answer))
-        return Sent(None, time.monotonic() - began, len(urls), None)
+            return Sent(answer.status_code, began, time.monotonic() - began, tries, _event_id(answer))
+        return Sent(None, began, time.monotonic() - began, len(urls), None)
 
 
 def _event_id(answer: httpx.Response) -> uuid.UUID | None:

@@ -102,6 +102,21 @@ def test_nobody_waits_longer_than_the_bound_and_who_gave_up_is_not_written() -> 
     assert [3] not in desk.batches
 
 
+def test_a_process_that_stood_still_gives_who_waits_its_time_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cardsync.web.together.STALLED_SECONDS", 0.05)
+    desk = Desk(held=True)
+
+    async def go() -> str:
+        writer = together(desk)
+        task = asyncio.create_task(writer.write(1, wait_seconds=0.05))
+        assert await asyncio.to_thread(desk.began.wait, PATIENCE_SECONDS)
+        threading.Event().wait(0.3)  # the whole loop stands still: that is what is tried here
+        desk.let_go.set()
+        return await task
+
+    assert asyncio.run(go()) == "row 1"
+
+
 def test_all_who_wait_can_be_let_go_at_once() -> None:
     desk = Desk(held=True)
 
