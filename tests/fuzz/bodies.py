@@ -87,8 +87,8 @@ def signed(payload: dict[str, Any], key: str, scheme: Any) -> bytes:
 
 
 def places_of(payload: Any) -> Iterator[tuple[Any, Any]]:
-    """Every value's holder and name, from the top down."""
-    level = [payload]
+    """Every value's holder and name, from the top down; none in what holds nothing."""
+    level = [payload] if isinstance(payload, dict | list) else []
     while level:
         holder = level.pop(0)
         for name in holder if isinstance(holder, dict) else range(len(holder)):
