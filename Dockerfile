@@ -7,13 +7,15 @@
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
+# run, or otel: with what sends traces (docs/deployment.md).
+ARG REQUIREMENTS=run
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 WORKDIR /src
 RUN python -m venv /opt/cardsync && python -m venv /opt/build
-COPY requirements/run.txt requirements/build.txt requirements/
-RUN /opt/cardsync/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/run.txt \
+COPY requirements/${REQUIREMENTS}.txt requirements/build.txt requirements/
+RUN /opt/cardsync/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/${REQUIREMENTS}.txt \
     && /opt/build/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY migrations/ migrations/
 COPY workers/ workers/
 COPY cardsync/ cardsync/

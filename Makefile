@@ -28,19 +28,41 @@ echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or nam
 exit 1
 endef
 
-# A .venv whose Python has been removed or upgraded away is none.
-$(shell test ! -L $(BIN)/python || test -x $(BIN)/python || rm -rf .venv)
+# A .venv whose Python has been removed or upgraded away is none: it is made again by the next target that needs it.
+IS_STALE := $(shell test ! -L $(BIN)/python || test -x $(BIN)/python || echo yes)
 
-.PHONY: help dev test lint fmt types check audit soak bench fuzz lock build clean
+# pip is silent or says three lines a package. This says on a terminal how far it is, and elsewhere nothing but errors.
+define show_progress
+awk -v total="$$total" -v terminal="$$([ -t 2 ] && echo yes)" ' \
+    /^Collecting/ && terminal { printf "\r  %d of %d packages", ++n, total; fflush() } \
+    /^Installing collected/ && terminal { printf "\r  %d packages, unpacking ... ", total; fflush() } \
+    /^(ERROR|WARNING: Retrying|pip failed)/ { printf "\n%s\n", $$0; failed = /^(ERROR|pip failed)/ || failed } \
+    END { if (terminal) printf "\r%40s\r", ""; exit failed }'
+endef
+
+.PHONY: stale help dev test deploy-test lint fmt types check audit clients soak bench fuzz translations screenshots docs lock build clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
 
 dev: .venv/.dev ## install and run everything on this machine, with a stand-in for Ottu; Ctrl-C stops it
 	@exec $(BIN)/cardsync dev $(ARGS)
 
 test: .venv/.test ## install and run the tests
-	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# What befalls cardsync where merchants run it: a pooler, a standby, a failover, an old primary, a broker that refuses, a stop.
+DEPLOYMENT_TESTS := tests/e2e/test_pooler.py tests/e2e/test_standby.py tests/e2e/test_failover.py tests/e2e/test_threads.py tests/e2e/test_no_broker.py \
+    tests/e2e/test_deploy.py tests/e2e/test_database_faults.py tests/e2e/test_broker_faults.py tests/e2e/test_far_database.py \
+    tests/e2e/test_sentinel.py tests/e2e/test_shared_broker.py \
+    tests/workers/test_broker_check.py tests/workers/test_own_ticks.py tests/cli/test_cli_health.py \
+    tests/store/access/test_restored_roles.py tests/e2e/test_change_capture.py tests/store/access/test_plain_owner.py \
+    tests/web/test_server.py tests/web/test_database_clock.py tests/cli/test_cli_db.py tests/cli/test_cli_spool.py \
+    tests/cli/test_cli_failover.py tests/cli/test_cli_doctor_room.py tests/cli/test_cli_capture.py \
+    tests/test_redis_cluster.py tests/workers/test_redis_transport.py
+
+deploy-test: .venv/.test ## the tests of deployment conditions alone: poolers, failover, split brain, brokers, restores
+	@exec $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(DEPLOYMENT_TESTS) $(ARGS)
 
 lint: .venv/.test ## style, format, import contracts
 	$(BIN)/ruff check .
@@ -65,7 +87,20 @@ audit: .venv/.test ## look up known vulnerabilities, where there is a network (A
 	    --format json --output "$$folder/report.json" -r requirements/run.txt || true; } >/dev/null 2>&1; \
 	$(BIN)/python requirements/audit.py "$$folder/report.json" $(ARGS)
 
-soak: .venv/.test ## let everything fail by a seeded schedule while shoppers pay (ARGS="--minutes 30 --seed 7")
+clients: .venv/.clients ## install what lints the API's description and makes clients of it, for tests/e2e/clients
+
+# In a place of their own: what generates clients must not choose what we install. Node comes from a wheel, by hash like the rest.
+CLIENTS := .venv/clients
+.venv/.clients: tests/e2e/clients/requirements.txt tests/e2e/clients/package-lock.json .venv/.made
+	@echo "Installing what makes clients of the API's description"
+	@rm -rf $(CLIENTS) && $(BIN)/python -m venv $(CLIENTS)/python
+	@$(CLIENTS)/python/bin/python -m pip --disable-pip-version-check --no-input install -qq --require-hashes --no-deps \
+	    --only-binary :all: -r tests/e2e/clients/requirements.txt
+	@cp tests/e2e/clients/package.json tests/e2e/clients/package-lock.json $(CLIENTS)/
+	@cd $(CLIENTS) && PATH="$$PWD/python/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+soak: .venv/.test ## let everything fail by a seeded schedule while shoppers pay (ARGS="--minutes 30 --database-milliseconds 5 --seed 7")
 	@exec $(BIN)/python -m tests.soak.run $(ARGS)
 
 bench: .venv/.bench ## the benchmarks
@@ -82,10 +117,27 @@ fuzz: .venv/.fuzz ## try 100,000 malicious bodies on the endpoint, and more on t
 	exec $(BIN)/python -m tests.fuzz.branches -runs=$(FUZZ_BODIES)0 -max_total_time=$(FUZZ_SECONDS) -timeout=5 -print_final_stats=1; \
 	fi
 
+# The console's texts. A language's file keeps what is translated; a test names what is not.
+TRANSLATIONS := cardsync/web/console/translations
+
+translations: .venv/.test ## collect the console's texts into its catalogues, to be translated there
+	@pot=$$(mktemp) && trap 'rm -f "$$pot"' EXIT && \
+	$(BIN)/pybabel -q extract -F $(TRANSLATIONS)/babel.cfg -k N_ -k ngettext:1,2 --no-location --omit-header -o "$$pot" cardsync/core cardsync/web/console && \
+	for file in $(TRANSLATIONS)/*/LC_MESSAGES/messages.po; do \
+	    language=$${file#$(TRANSLATIONS)/} && $(BIN)/pybabel -q update -i "$$pot" -o "$$file" -l "$${language%%/*}" -w 120 \
+	        --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date || exit 1; \
+	done
+
+screenshots: .venv/.test ## write pictures of every page of the console into .cardsync/screenshots (needs Debian's chromium)
+	@exec $(BIN)/python -m tests.web.console.browser.screenshots $(ARGS)
+
+docs: .venv/.docs ## build the documentation site into dist/docs; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml && echo "Built dist/docs/index.html"
+
 build: .venv/.test ## wheel and source distribution, into dist/
 	$(BIN)/python -m hatchling build
 
-lock: ## write the lock files anew from pyproject.toml (UPGRADE=--upgrade: newer versions)
+lock: ## write the lock files again from pyproject.toml (UPGRADE=--upgrade: newer versions)
 	@python=$$($(pick_python)) && folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	"$$python" -m venv "$$folder/uv" && "$$folder/uv/bin/pip" install --quiet --disable-pip-version-check 'uv>=0.9,<1' && \
 	PATH="$$folder/uv/bin:$$PATH" UPGRADE="$(UPGRADE)" sh requirements/lock.sh
@@ -94,12 +146,13 @@ clean: ## remove what was installed and built; the data of `make dev` (.cardsync
 	rm -rf .venv dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 # Each stamp says: this set is installed, as the lock file has it. An interrupted installation leaves none.
-.venv/.made:
+.venv/.made: $(if $(IS_STALE),stale)
 	@python=$$($(pick_python)) && echo "Making .venv with $$("$$python" -V)" && "$$python" -m venv --clear .venv
 	@touch $@
 
-.venv/.dev .venv/.test .venv/.bench .venv/.fuzz: .venv/.%: requirements/%.txt pyproject.toml .venv/.made
-	@echo "Installing requirements/$*.txt"
-	@$(PIP) install -qq --require-hashes --no-deps --only-binary :all: -r requirements/$*.txt
+.venv/.dev .venv/.test .venv/.bench .venv/.fuzz .venv/.docs: .venv/.%: requirements/%.txt pyproject.toml .venv/.made
+	@total=$$(grep -c '==' requirements/$*.txt); echo "Installing requirements/$*.txt ($$total packages)"; \
+	{ $(PIP) install --progress-bar off --require-hashes --no-deps --only-binary :all: -r requirements/$*.txt 2>&1 \
+	    || echo "pip failed"; } | $(show_progress)
 	@$(PIP) install -qq --no-deps --no-build-isolation --no-index --editable .
 	@touch $@

@@ -8,31 +8,29 @@ then their notifications are sent at a steady rate, and a listener of ``registry
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any, Final
 
 import psycopg
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks import bodies, figures, stack
+from benchmarks import figures, stack, stand_in
+from benchmarks.checkouts import HERE
 from benchmarks.load import Pace
 from benchmarks.stack import Ground
-from cardsync.dev.ports import free_port
-from cardsync.dev.simulator.cards import SimCard, draw_facts
-from cardsync.dev.simulator.payloads import draw_purchase, payment_event
 
-OTTU_SECONDS: Final = 0.05
+PER_SECOND: Final = 10.0
 WARM_UP: Final = 20
 PATIENCE_SECONDS: Final = 60.0
 LISTEN_SECONDS: Final = 0.5
 STAGES: Final = (
     ("received", "sent to stored"),
-    ("settled", "stored to folded: bell, broker, worker"),
+    ("settled", "stored to folded, its ticket taken: bell, broker, worker"),
     ("asked", "folded to ticket taken: bell, broker, worker"),
     ("finished", "ticket to list applied: Ottu's answer within"),
     ("seen", "applied to seen by a listener"),
@@ -45,10 +43,10 @@ class NeverActiveError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """So many hints, so many a second."""
+    """The number of hints, in all and in a second."""
 
     hints: int = 300
-    per_second: float = 10.0
+    per_second: float = PER_SECOND
     workers: int = 2
 
 
@@ -84,79 +82,62 @@ class Listener:
 
 def run(ground: Ground, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure. Raises ``NeverActiveError``."""
-    database_url = ground.database("active", migrated=True)
+    database_url = ground.database("active", schema_of=HERE)
     ground.valkey.flush()
-    port = free_port()
     with contextlib.ExitStack() as running:
-        arguments = ("--port", str(port), "--api-key", stack.API_KEY, "--latency-seconds", str(OTTU_SECONDS))
-        stand_in = stack.cardsync(ground, "ottu", "simulator", *arguments, environment={})
-        running.enter_context(stand_in).wait_for_port(port)
-        requests = _save_cards(port, WARM_UP + plan.hints)
-        environment = ground.settings(database_url, OTTU_BASE_URL=f"http://127.0.0.1:{port}")
+        ottu = running.enter_context(stand_in.running(ground))
+        requests = stand_in.save_cards(ottu, WARM_UP + plan.hints, seed="shopper")
+        environment = ground.settings(database_url, OTTU_BASE_URL=ottu)
         _, web_port = running.enter_context(stack.web(ground, environment, workers=plan.workers))
         running.enter_context(stack.worker(ground, environment))
         beat = running.enter_context(stack.cardsync(ground, "beat", "beat", environment=environment))
         beat.wait_for_line("beat_leads")
-        sent, seen = _send_and_watch(database_url, web_port, requests, plan, say)
+        sent, seen, _ = send_and_watch(database_url, web_port, requests, plan.per_second, say)
     return _report(plan, sent, seen, _stages(database_url))
 
 
-def _save_cards(port: int, count: int) -> list[tuple[str, bytes]]:
-    """Save a card for each of so many customers at the stand-in, which tells nobody; the notifications of it."""
-    draws = Random("active")  # noqa: S311  (invented data, not a secret)
-    requests = []
-    for number in range(count):
-        customer_id, facts = f"shopper-{number:05d}", draw_facts(draws)
-        wanted = {"action": "save_card", "environment": "sandbox", "customer_id": customer_id, "notify": False, **facts}
-        request = urllib.request.Request(  # an address of ours
-            f"http://127.0.0.1:{port}/_simulator/actions",
-            data=json.dumps(wanted).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            token = json.load(answer)["token"]
-        card = SimCard(environment="sandbox", customer_id=customer_id, token=token, label=customer_id, **facts)
-        purchase = draw_purchase(draws, "sandbox", customer_id, amount="0.000")
-        body = bodies.signed(payment_event(purchase, at=bodies.AT, payment_type="save_card", card=card))
-        requests.append((customer_id, bodies.posts("/webhooks/ottu", [body])[0]))
-    return requests
+def send_and_watch(
+    database_url: str, port: int, requests: Sequence[tuple[str, bytes]], per_second: float, say: Callable[[str], None]
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Send at this rate; return by customer, but for the warm-up, when each was sent; and when seen, and how long answered.
 
-
-def _send_and_watch(
-    database_url: str, port: int, requests: Sequence[tuple[str, bytes]], plan: Plan, say: Callable[[str], None]
-) -> tuple[dict[str, float], dict[str, float]]:
+    Raises ``NeverActiveError``.
+    """
     listener = Listener(database_url)
     thread = threading.Thread(target=listener.run, name="listener")
     thread.start()
     try:
         listener.ready.wait(PATIENCE_SECONDS)
-        sent = _send(port, requests, plan.per_second)
+        sent, answered = _send(port, requests, per_second)
         say(f"{len(sent)} hints are sent; waiting for the last cards")
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(listener.seen) < len(sent):
+        while not sent.keys() <= listener.seen.keys():
             if time.monotonic() > deadline:
-                raise NeverActiveError(f"{len(listener.seen)} of {len(sent)} cards became active")
+                raise NeverActiveError(f"{len(sent.keys() & listener.seen.keys())} of {len(sent)} cards became active")
             time.sleep(stack.POLL_SECONDS)
     finally:
         listener.stopping.set()
         thread.join()
     warm = {customer_id for customer_id, _ in requests[:WARM_UP]}
-    return {c: at for c, at in sent.items() if c not in warm}, listener.seen
+    return {c: at for c, at in sent.items() if c not in warm}, listener.seen, answered
 
 
-def _send(port: int, requests: Sequence[tuple[str, bytes]], per_second: float) -> dict[str, float]:
-    """Send them on the beat of the clock; when each was sent."""
+def _send(
+    port: int, requests: Sequence[tuple[str, bytes]], per_second: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Send them on the beat of the clock; when each was sent, and how many seconds its answer took."""
     pace = Pace(("127.0.0.1", port))
-    sent = {}
+    sent, answered = {}, {}
     began = time.monotonic()
     try:
         for number, (customer_id, request) in enumerate(requests):
             time.sleep(max(0.0, began + number / per_second - time.monotonic()))
             sent[customer_id] = time.time()
-            pace.send(request)
+            began_one, ended_one = pace.send(request)
+            answered[customer_id] = ended_one - began_one
     finally:
         pace.close()
-    return sent
+    return sent, answered
 
 
 def _stages(database_url: str) -> dict[str, dict[str, float]]:
@@ -191,10 +172,27 @@ def _report(
             "p99_ms": figures.percentile(times, 0.99) * 1_000,
         }
     return {
-        "plan": {"hints": plan.hints, "per_second": plan.per_second, "ottu_ms": OTTU_SECONDS * 1_000},
+        "plan": {"hints": plan.hints, "per_second": plan.per_second, "ottu_ms": stand_in.OTTU_SECONDS * 1_000},
         "active": len(taken),
         "p50_ms": figures.percentile(taken, 0.50) * 1_000,
         "p99_ms": figures.percentile(taken, 0.99) * 1_000,
         "slowest_ms": max(taken) * 1_000,
         "steps": steps,
     }
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    plan = found["plan"]
+    console.print(
+        f"\nHint to active card: {plan['hints']} hints, {plan['per_second']:g} a second,"
+        f" Ottu answers in {plan['ottu_ms']:g} ms (the floor)."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("sent to seen as active", f"{found['p50_ms']:.1f}", f"{found['p99_ms']:.1f}", style="bold")
+    table.add_row("above the floor", *(f"{found[k] - plan['ottu_ms']:.1f}" for k in ("p50_ms", "p99_ms")))
+    for label, step in found["steps"].items():
+        table.add_row(f"  {label}", f"{step['p50_ms']:.1f}", f"{step['p99_ms']:.1f}")
+    console.print(table)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sqlalchemy import Engine, text
 
 from cardsync import db
-from cardsync.core.customer_lines import Customer, reader_for
+from cardsync.core.import_lines import Customer, reader_for
 
 BATCH: Final = 10_000
 _ADD = text("""

@@ -23,7 +23,7 @@ _MORE_OF_THE_GATEWAY: Final[dict[str, Any]] = {
 
 
 def notifications(count: int, *, seed: str) -> list[bytes]:
-    """So many signed bodies; the same seed gives the same ones, another seed none of them."""
+    """``count`` signed bodies; the same seed gives the same ones, another seed none of them."""
     draws = Random(seed)  # noqa: S311  (invented data, not a secret)
     return [_notification(draws, f"{seed}-{number}") for number in range(count)]
 

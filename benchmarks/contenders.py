@@ -7,12 +7,13 @@ cores an idle neighbour is not idle. ``stored`` counts what is there, to be held
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,13 +21,17 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from benchmarks import bodies, stack
+from benchmarks import bodies, stack, stand_in
 from benchmarks.bodies import KEY
+from benchmarks.checkouts import HERE, ROOT, Checkout
 from benchmarks.load import Measured, NotAcknowledgedError, drive
+from benchmarks.offered import offer
+from benchmarks.processor import metered
 from benchmarks.stack import Ground, Running
-from cardsync.dev.ports import free_port
+from cardsync.dev.servers.ports import free_port
 
 WARM_UP_SECONDS: Final = 0.5
+_numbers = itertools.count(1)  # of databases
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,9 @@ class Round:
     connections: int
     workers: int
     seconds: float
-    bodies: Sequence[bytes]  # the warm-up takes of them too
+    bodies: Sequence[bytes]
+    warm_up: int  # at most that number of the bodies are sent beforehand
+    per_second: float | None = None  # offered at this rate; None: each connection sends when it has its answer
 
 
 class Contender(Protocol):
@@ -59,13 +66,31 @@ class Contender(Protocol):
 
 
 class Cardsync:
-    """``cardsync web`` with the broker up; with ``beside``, a worker and the stand-in for Ottu run too."""
+    """``cardsync web`` of a checkout with the broker up; with ``beside``, a worker and the stand-in for Ottu run too.
 
-    def __init__(self, ground: Ground, *, beside: bool = False) -> None:
-        self.name = "cardsync, worker busy too" if beside else "cardsync"
-        self._ground, self._beside = ground, beside
-        self._database_url = ground.database("cardsync_beside" if beside else "cardsync_alone", migrated=True)
+    With ``relaying`` an endpoint gets notifications, so that their bodies are kept; nothing listens there.
+    """
+
+    def __init__(self, ground: Ground, of: Checkout = HERE, *, beside: bool = False, relaying: bool = False) -> None:
+        self.name = f"{of.name}, worker busy too" if beside else of.name
+        self.name += ", one endpoint" if relaying else ""
+        self._ground, self._of, self._beside = ground, of, beside
+        database = f"cardsync_{of.label}_{next(_numbers)}"
+        self._database_url = ground.database(database, schema_of=of)
         self._acknowledged = 0
+        if relaying:
+            add = (
+                "endpoints",
+                "add",
+                "--name",
+                "orders",
+                "--url",
+                "https://orders.example.test",
+                "--kind",
+                "notifications",
+            )
+            with stack.cardsync(ground, "endpoints", *add, environment=ground.settings(self._database_url)) as running:
+                running.wait_for_line("whsec_")
 
     @property
     def acknowledged_in_all(self) -> int:
@@ -78,14 +103,14 @@ class Cardsync:
         with contextlib.ExitStack() as running:
             more: dict[str, str] = {}
             if self._beside:
-                more["OTTU_BASE_URL"] = running.enter_context(_stand_in(ground))
+                more["OTTU_BASE_URL"] = running.enter_context(stand_in.running(ground))
             environment = ground.settings(self._database_url, **more)
-            _, port = running.enter_context(stack.web(ground, environment, workers=asked.workers))
+            web, port = running.enter_context(stack.web(ground, environment, workers=asked.workers, of=self._of))
             if self._beside:
-                running.enter_context(stack.worker(ground, environment))
-            measured, warm = _measure(port, bodies.posts("/webhooks/ottu", list(asked.bodies)), asked)
-        if not self._beside:
-            ground.valkey.flush()  # bells nobody listens to
+                running.enter_context(stack.worker(ground, environment, of=self._of))
+            requests = bodies.posts("/webhooks/ottu", list(asked.bodies))
+            measured, warm = _measure(port, requests, asked, {"web": web.pid, **_postgres(ground)})
+        ground.valkey.flush()  # bells that no worker heard
         self._acknowledged += measured.acknowledged + warm
         return measured
 
@@ -94,9 +119,9 @@ class Cardsync:
         return _count(self._database_url, "cardsync.events")
 
     def one_row(self) -> dict[str, str]:
-        """A hint's row as SQL literals, for whoever is to write the same; sent through the real endpoint."""
+        """A hint's row as SQL literals, for a contender that writes the same; sent through the real endpoint."""
         environment = self._ground.settings(self._database_url)
-        with stack.web(self._ground, environment, workers=1) as (_, port):
+        with stack.web(self._ground, environment, workers=1, of=self._of) as (_, port):
             request = bodies.posts("/webhooks/ottu", bodies.notifications(1, seed="row"))
             self._acknowledged += drive(("127.0.0.1", port), request, connections=1, seconds=1).acknowledged
         with psycopg.connect(self._database_url) as connection:
@@ -111,16 +136,6 @@ class Cardsync:
         return self._database_url
 
 
-@contextlib.contextmanager
-def _stand_in(ground: Ground) -> Iterator[str]:
-    """The stand-in for Ottu, 50 ms a call; yields its address."""
-    port = free_port()
-    arguments = ("simulator", "--port", str(port), "--api-key", stack.API_KEY, "--latency-seconds", "0.05")
-    with stack.cardsync(ground, "simulator", *arguments, environment={}) as running:
-        running.wait_for_port(port)
-        yield f"http://127.0.0.1:{port}"
-
-
 class Pgbench:
     """PostgreSQL alone: its own load generator inserts the same row into the same table, one a transaction."""
 
@@ -129,7 +144,7 @@ class Pgbench:
     def __init__(self, ground: Ground, like: Cardsync) -> None:
         self._ground = ground
         self._program = ground.postgres.bin_dir / "pgbench"
-        self._database_url = ground.database("pgbench_rows", migrated=True)
+        self._database_url = ground.database("pgbench_rows", schema_of=HERE)
         self._acknowledged = 0
         self._script = ground.folder / "insert.sql"
         row = like.one_row()
@@ -152,14 +167,15 @@ class Pgbench:
     def measure(self, asked: Round) -> Measured:
         """Run pgbench, every transaction's time in a log."""
         with tempfile.TemporaryDirectory(dir=self._ground.folder) as folder:
-            output = self._run(folder, asked)
+            with metered(_postgres(self._ground)) as processor:
+                output = self._run(folder, asked)
             logs = sorted(Path(folder).glob("pgbench_log.*"))
             latencies = [int(line.split()[2]) / 1e6 for log in logs for line in log.read_text().splitlines()]
         rate = re.search(r"tps = ([0-9.]+)", output)
         if rate is None or not latencies:
             raise NotAcknowledgedError(f"pgbench said: {output[-400:]}")
         self._acknowledged += len(latencies)
-        return Measured(len(latencies), len(latencies) / float(rate.group(1)), latencies)
+        return Measured(len(latencies), len(latencies) / float(rate.group(1)), latencies, processor=processor)
 
     def stored(self) -> int:
         """The rows of the table."""
@@ -168,7 +184,7 @@ class Pgbench:
     def _run(self, folder: str, asked: Round) -> str:
         parts = urlsplit(self._database_url)
         command = [str(self._program), "-n", "-M", "prepared", "-c", str(asked.connections), "-j", "1", "--log"]
-        command += ["-T", str(max(1, round(asked.seconds))), "-f", str(self._script)]
+        command += ["-T", str(max(2, round(asked.seconds))), "-f", str(self._script)]
         command += ["-h", str(parts.hostname), "-p", str(parts.port), "-U", str(parts.username), parts.path[1:]]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "PGPASSWORD": str(parts.password)}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -186,7 +202,7 @@ class DjangoPeer:
         self._database_url = ground.database(f"django_{kind}")
         self._acknowledged = 0
         migrate = [sys.executable, "-m", "django", "migrate", "-v", "0"]
-        subprocess.run(migrate, cwd=stack.ROOT, env={**os.environ, **self._environment()}, check=True)
+        subprocess.run(migrate, cwd=ROOT, env={**os.environ, **self._environment()}, check=True)
 
     @property
     def acknowledged_in_all(self) -> int:
@@ -202,7 +218,8 @@ class DjangoPeer:
         command += ["--keep-alive", "30", "benchmarks.django_peer.wsgi:application"]
         with Running(self._ground.folder, "django", tuple(command), self._environment()) as running:
             running.wait_for_port(port)
-            measured, warm = _measure(port, bodies.posts("/webhook/", list(asked.bodies)), asked)
+            parts = {"web": running.pid, **_postgres(self._ground)}
+            measured, warm = _measure(port, bodies.posts("/webhook/", list(asked.bodies)), asked, parts)
         self._acknowledged += measured.acknowledged + warm
         return measured
 
@@ -223,13 +240,24 @@ class DjangoPeer:
         }
 
 
-def _measure(port: int, requests: list[bytes], asked: Round) -> tuple[Measured, int]:
-    """A short warm-up, then the round; what the warm-up had acknowledged comes with it."""
+def _measure(port: int, requests: list[bytes], asked: Round, parts: Mapping[str, int]) -> tuple[Measured, int]:
+    """A short warm-up, then the round, with the processor time of ``parts``; what the warm-up had acknowledged comes with it."""
     address = ("127.0.0.1", port)
-    some = len(requests) // 10
+    some = asked.warm_up
     warm = drive(address, requests[:some], connections=asked.connections, seconds=WARM_UP_SECONDS)
-    measured = drive(address, requests[some:], connections=asked.connections, seconds=asked.seconds)
+    with metered(parts) as processor:
+        if asked.per_second is None:
+            measured = drive(address, requests[some:], connections=asked.connections, seconds=asked.seconds)
+        else:
+            wanted = requests[some : some + round(asked.per_second * asked.seconds)]
+            measured = offer(address, wanted, connections=asked.connections, per_second=asked.per_second)
+    measured.processor = processor
     return measured, warm.acknowledged
+
+
+def _postgres(ground: Ground) -> dict[str, int]:
+    assert ground.postgres.pid is not None
+    return {"postgresql": ground.postgres.pid}
 
 
 def _count(database_url: str, table: str) -> int:

@@ -1,6 +1,6 @@
 """Figures out of rounds: medians, the spread beside them, ratios pair by pair, and the machine they belong to.
 
-The rule: absolute figures of a busy machine say little, so contenders are measured in turn (A B C A B C ...) and each
+The rule: absolute figures of a busy machine say little, so contenders are measured in turn (A B C, C B A, ...) and each
 round of one is set against the same round of the other. The ratio shown is the median of those, with the lowest and highest.
 """
 
@@ -9,23 +9,36 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from benchmarks.load import Measured
 
 PACKAGES: Final = ("granian", "sqlalchemy", "psycopg", "flask", "celery", "ottu-py", "django", "gunicorn")
 Figures = dict[str, float]
+Contender = TypeVar("Contender")
 
 
 def of_round(measured: Measured) -> Figures:
-    """One round in figures; times in milliseconds."""
+    """One round in figures; times in milliseconds, processor time for one hint."""
     return {
         "per_second": measured.acknowledged / measured.seconds,
         "p50_ms": percentile(measured.latencies, 0.50) * 1_000,
         "p99_ms": percentile(measured.latencies, 0.99) * 1_000,
+        "max_ms": max(measured.latencies) * 1_000,
+        **{f"{part}_processor_ms": s / measured.acknowledged * 1_000 for part, s in measured.processor.items()},
     }
+
+
+def in_turn(contenders: Sequence[Contender], rounds: int) -> Iterator[tuple[int, Contender]]:
+    """Yield the number of each round and its contenders, every second round in the opposite order: A B, B A, A B, ...
+
+    So a machine that gets slower or quicker meanwhile favours neither.
+    """
+    for number in range(1, rounds + 1):
+        for contender in contenders if number % 2 else reversed(contenders):
+            yield number, contender
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -45,6 +58,11 @@ def ratio(rounds: Sequence[Figures], others: Sequence[Figures], name: str = "per
     """How many times the other's figure, round by round: the median, the lowest, the highest."""
     pairs = [a[name] / b[name] for a, b in zip(rounds, others, strict=True)]
     return {"median": statistics.median(pairs), "lowest": min(pairs), "highest": max(pairs)}
+
+
+def as_times(found: Figures | None) -> str:
+    """A ratio with its spread, as a table shows it."""
+    return f"{found['median']:.2f} x ({found['lowest']:.2f} to {found['highest']:.2f})" if found else ""
 
 
 def machine(postgres_version: str, settings: Mapping[str, str]) -> dict[str, Any]:

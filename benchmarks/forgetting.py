@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
 # Run as a file it is the process that forgets; Python then looks beside it for the package.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import bodies, figures, stack
+from benchmarks.checkouts import HERE
 from benchmarks.figures import Figures
 from benchmarks.load import Measured, Pace
 from benchmarks.stack import Ground, Running
 from cardsync import db
-from cardsync.forget import ForgetPolicy, forget
 from cardsync.settings import Settings
+from cardsync.stories.forget import ForgetPolicy, forget
 
 WARM_UP: Final = 100
 KINDS: Final = ("content", "hint")
@@ -40,7 +44,7 @@ class LostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """So many pairs of rounds of so many seconds, and so many hints in each second."""
+    """The number of pairs of rounds, the seconds of a round, and the hints in each second."""
 
     rounds: int = 6
     seconds: float = 3.0
@@ -55,7 +59,7 @@ class Plan:
 
 def run(ground: Ground, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure. Raises ``LostError`` or ``NotAcknowledgedError``."""
-    database_url = ground.database("forgetting", migrated=True)
+    database_url = ground.database("forgetting", schema_of=HERE)
     say(f"putting {2 * plan.rows:,} old notifications into the inbox")
     _put_old_rows(database_url, plan.rows)
     alone: list[Figures] = []
@@ -113,7 +117,7 @@ def _put_old_rows(database_url: str, rows: int) -> None:
 
 
 def _send(port: int, count: int, plan: Plan, seed: str) -> Measured:
-    """Send so many hints on the beat of the clock, one at a time."""
+    """Send ``count`` hints on the beat of the clock, one at a time."""
     requests = bodies.posts("/webhooks/ottu", bodies.notifications(count, seed=f"forgetting-{seed}"))
     pace, measured = Pace(("127.0.0.1", port)), Measured()
     began = time.perf_counter()
@@ -147,6 +151,23 @@ def _forget_for_ever(database_url: str) -> None:
         forgotten = forget(engine, policy)
         seconds = time.perf_counter() - began
         print(json.dumps({**{kind: forgotten[kind] for kind in KINDS}, "seconds": seconds}), flush=True)
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    plan, beside = found["plan"], found["beside"]
+    console.print(
+        f"\nForgetting beside {plan['per_second']:g} hints a second: {plan['rounds']} pairs of rounds of"
+        f" {plan['seconds']:g} s. Medians (lowest to highest)."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, row in (("hints alone", found["alone"]), ("while old rows are forgotten", beside)):
+        table.add_row(label, f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}")
+    table.add_row("ratio", *(figures.as_times(found["ratios"][name]) for name in ("p50_ms", "p99_ms")))
+    console.print(table)
+    console.print(f"{beside['content']:,.0f} rows a second shed their content, {beside['hint']:,.0f} a second went.")
 
 
 if __name__ == "__main__":

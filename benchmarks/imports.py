@@ -7,7 +7,6 @@ process held at most.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -16,12 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks import figures, stack
+from benchmarks.checkouts import HERE, ROOT, Checkout
 from benchmarks.stack import Ground
 
 STRIDE: Final = 7_919_000_003  # a prime: each customer once, far from the one before
-ARRAYS: Final = (sys.executable, str(stack.ROOT / "benchmarks" / "arrays.py"))
+ARRAYS: Final = (sys.executable, str(ROOT / "benchmarks" / "arrays.py"))
 OURS, AGAIN, BEFORE = "cardsync customers import", "the same file again", "arrays, without COPY"
 
 
@@ -31,38 +36,47 @@ class LostCustomersError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """So many lines, so often."""
+    """The file's lines, and how often it is read."""
 
     lines: int = 300_000
     rounds: int = 3
+    against: Checkout | None = None
 
 
 def run(ground: Ground, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure. Raises ``LostCustomersError``."""
     path = ground.folder / "customers.csv"
     _write(path, plan.lines)
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in (OURS, AGAIN, BEFORE)}
+    rounds: dict[str, list[dict[str, float]]] = {}
     for number in range(1, plan.rounds + 1):
-        ours = ground.database(f"imports_{number}", migrated=True)
-        before = ground.database(f"arrays_{number}", migrated=True)
-        command = (*stack.COMMAND, "customers", "import", str(path), "--json")
-        for name, database_url, arguments in (
-            (OURS, ours, command),
-            (AGAIN, ours, command),
-            (BEFORE, before, (*ARRAYS, before, str(path))),
-        ):
-            found = _measure(ground, arguments, ground.settings(database_url), plan.lines)
+        made = [
+            ground.database(f"imports_{number}", schema_of=HERE),
+            ground.database(f"arrays_{number}", schema_of=HERE),
+        ]
+        ours, before = made
+        arguments = ("customers", "import", str(path), "--json")
+        ways = [
+            (OURS, ours, HERE, HERE.command(*arguments)),
+            (AGAIN, ours, HERE, HERE.command(*arguments)),
+            (BEFORE, before, HERE, (*ARRAYS, before, str(path))),
+        ]
+        if plan.against:
+            made.append(ground.database(f"against_{number}", schema_of=plan.against))
+            ways.append((plan.against.name, made[-1], plan.against, plan.against.command(*arguments)))
+        for name, database_url, of, command in ways:
+            environment = stack.environment_of(ground.settings(database_url), of)
+            found = _measure(ground, command, environment, plan.lines)
             stored = stack.value(database_url, "SELECT count(*) FROM cardsync.customers")
             if stored != plan.lines:
                 raise LostCustomersError(f"{name}: {plan.lines} lines, {stored} customers")
-            rounds[name].append(found)
+            rounds.setdefault(name, []).append(found)
             say(f"round {number} of {plan.rounds}: {name}: {found['per_second']:,.0f} lines a second")
-        for database in (ours, before):  # 10 million customers take two gigabytes
-            ground.postgres.drop_database(database.rsplit("/", 1)[-1].partition("?")[0])
+        for database_url in made:  # 10 million customers take two gigabytes
+            ground.postgres.drop_database(urlsplit(database_url).path[1:])
     return {
         "plan": {"lines": plan.lines, "rounds": plan.rounds, "file_bytes": path.stat().st_size},
         "ways": {name: {"rounds": r, **_summary(r)} for name, r in rounds.items()},
-        "ratios": {name: figures.ratio(rounds[OURS], r) for name, r in rounds.items() if name == BEFORE},
+        "ratios": {name: figures.ratio(rounds[OURS], r) for name, r in rounds.items() if name not in (OURS, AGAIN)},
     }
 
 
@@ -77,12 +91,11 @@ def _measure(
 ) -> dict[str, float]:
     """Run one process to its end: its lines a second, and the most memory that it held."""
     log = ground.folder / "imports.log"
-    own = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "PYTHONPATH": str(stack.ROOT)}
     peak = 0.0
     began = time.monotonic()
     with (
         log.open("wb") as output,
-        subprocess.Popen(arguments, env=own | environment, stdout=output, stderr=output) as child,
+        subprocess.Popen(arguments, env=environment, stdout=output, stderr=output) as child,
     ):
         while child.poll() is None:
             peak = max(peak, _peak_megabytes(child.pid))
@@ -105,3 +118,18 @@ def _peak_megabytes(process_id: int) -> float:
 
 def _summary(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {**figures.medians(rounds), "peak_megabytes": max(r["peak_megabytes"] for r in rounds)}
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    plan = found["plan"]
+    console.print(
+        f"\nImports: {plan['lines']:,} lines ({plan['file_bytes'] / 1e6:,.0f} MB), rounds in turn: {plan['rounds']}."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("lines a second", "seconds", "peak MB", "cardsync is"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in found["ways"].items():
+        cells = (f"{row['per_second']:,.0f}", f"{row['seconds']:,.1f}", f"{row['peak_megabytes']:,.0f}")
+        table.add_row(name, *cells, figures.as_times(found["ratios"].get(name)))
+    console.print(table)

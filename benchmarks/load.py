@@ -1,4 +1,4 @@
-"""A load generator: so many connections, each sends its next request as soon as it has its answer.
+"""A load generator: on each of its connections it sends its next request as soon as it has its answer.
 
 The rules: one thread, no allocation to speak of and no JSON between two requests, so that the generator takes as little as
 it can of the cores it shares with what it measures; every answer but a 200 ends the run. Requests are made beforehand and
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-SILENCE_SECONDS: Final = 20.0  # more than Ottu's own patience: whoever says nothing for that long has failed
+SILENCE_SECONDS: Final = 20.0  # more than Ottu's own patience: a server that says nothing for that long has failed
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length:"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -33,10 +33,11 @@ class Measured:
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)  # seconds
     ran_out: bool = False  # there were too few requests for the time
+    processor: dict[str, float] = field(default_factory=dict)  # seconds of each part that was measured
 
 
 def drive(address: tuple[str, int], requests: Sequence[bytes], *, connections: int, seconds: float) -> Measured:
-    """Send ``requests`` for so many seconds; those under way at the end are waited for, and count.
+    """Send ``requests`` for ``seconds``; those under way at the end are waited for, and count.
 
     Raises ``NotAcknowledgedError``.
     """
@@ -56,7 +57,7 @@ def _run(
     address: tuple[str, int], waiting: Iterator[bytes], measured: Measured, connections: int, deadline: float
 ) -> None:
     with selectors.DefaultSelector() as selector:
-        lines = [_Line(address) for _ in range(connections)]
+        lines = [Line(address) for _ in range(connections)]
         try:
             for line in lines:
                 if _send_next(line, waiting, measured):
@@ -73,7 +74,7 @@ def _run(
 
 
 def _go_on(
-    line: _Line, selector: selectors.BaseSelector, waiting: Iterator[bytes], measured: Measured, deadline: float
+    line: Line, selector: selectors.BaseSelector, waiting: Iterator[bytes], measured: Measured, deadline: float
 ) -> None:
     """Read what is there; after a whole answer, send the next request unless time is over."""
     if not line.read():
@@ -93,7 +94,7 @@ def _go_on(
         selector.unregister(line.socket)
 
 
-def _send_next(line: _Line, waiting: Iterator[bytes], measured: Measured) -> bool:
+def _send_next(line: Line, waiting: Iterator[bytes], measured: Measured) -> bool:
     request = next(waiting, None)
     if request is None:
         measured.ran_out = True
@@ -102,8 +103,8 @@ def _send_next(line: _Line, waiting: Iterator[bytes], measured: Measured) -> boo
     return True
 
 
-class _Line:
-    """One connection; opened anew where the server closes it after each answer, at the expense of that request's time."""
+class Line:
+    """One connection; opened again where the server closes it after each answer, at the expense of that request's time."""
 
     __slots__ = ("_address", "_received", "closing", "sent_at", "socket")
 
@@ -115,13 +116,18 @@ class _Line:
         self.socket = socket.socket()
 
     def send(self, request: bytes) -> None:
+        """Send a request."""
         self.sent_at = time.perf_counter()
         if self.closing:
-            self.socket.close()
-            self.socket = socket.create_connection(self._address, timeout=SILENCE_SECONDS)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.closing = False
+            self.open()
         self.socket.sendall(request)
+
+    def open(self) -> None:
+        """Connect, in place of the connection before."""
+        self.socket.close()
+        self.socket = socket.create_connection(self._address, timeout=SILENCE_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.closing = False
 
     def read(self) -> bool:
         """Whether the answer is whole now. Raises ``NotAcknowledgedError`` if it is none, or not a 200."""
@@ -157,7 +163,7 @@ class Pace:
     """Requests one at a time on one connection, for where single times matter and not the rate."""
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self._line = _Line(address)
+        self._line = Line(address)
 
     def send(self, request: bytes) -> tuple[float, float]:
         """Send one and wait for its 200; when it was sent, and when answered (``time.perf_counter``)."""

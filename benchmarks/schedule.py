@@ -1,8 +1,8 @@
 """Simulated years of routine looks: ``core.schedule`` beside a plain round, on the same shoppers and the same changes.
 
-What decides here is what decides in production: ``core.outlook`` and ``core.schedule``, called in the order in which ``believe``
-and ``sweep`` call them. Around them is only time that passes faster: shoppers change their cards in silence, by chance; some
-also pay, of which a notification tells, so that they are looked at outside the routine. All of it comes from one seed.
+What decides here is what decides in production: ``core.change_rate`` and ``core.schedule``, called in the order in which
+``apply_list`` and ``sweep`` call them. Around them is only time that passes faster: shoppers change their cards in silence, by
+chance; some also pay, and a notification tells of that, so that they are looked at outside the routine. One seed decides all.
 
 Beside each other, on the same happenings: a *round* through everybody in one fixed order; *scheduled*, with as many calls, in
 year 1, when nothing is known of anybody, and in year 2; *known*: all habits from the start, which no history can better; a *slow
@@ -19,10 +19,14 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks.figures import percentile
-from cardsync.core import outlook
-from cardsync.core.outlook import CADENCES, NEWCOMERS
-from cardsync.core.schedule import LINE_SHARE, Heads, Waiting, choose
+from cardsync.core import change_rate
+from cardsync.core.change_rate import CADENCES, NEWCOMERS
+from cardsync.core.schedule import LINE_SHARE, Candidates, Waiting, choose
 
 YEAR_DAYS: Final = 365.0
 SECONDS_A_DAY: Final = 86_400.0
@@ -141,16 +145,18 @@ class Scheduled:
         customers = len(world.looked_at)
         self._world, self._known = world, known
         self._changes, self._days = [0.0] * customers, [0.0] * customers
-        self._cadence = [NEWCOMERS] * customers if known is None else [outlook.cadence_of(rate) for rate in known]
+        self._cadence = [NEWCOMERS] * customers if known is None else [change_rate.cadence_of(rate) for rate in known]
         self._lines: list[deque[tuple[float, int]]] = [deque() for _ in range(CADENCES)]
         for customer, cadence in enumerate(self._cadence):
             self._lines[cadence].append((world.looked_at[customer], customer))
         self._dealt = 0
 
     def next(self, calls: int, now: float) -> list[int]:
-        """Choose whom the calls of a tick go to."""
-        heads = Heads({c: list(islice(self._waiting(c, now), calls)) for c in range(CADENCES) if self._lines[c]})
-        chosen = choose(heads, turn=self._dealt, limit=calls)
+        """Choose the customers that a tick's calls go to."""
+        candidates = Candidates(
+            {c: list(islice(self._waiting(c, now), calls)) for c in range(CADENCES) if self._lines[c]}
+        )
+        chosen = choose(candidates, turn=self._dealt, limit=calls)
         self._dealt += len(chosen)
         return chosen
 
@@ -158,10 +164,10 @@ class Scheduled:
         """Look at a customer, and take into account what was found."""
         gap = now - self._world.looked_at[customer]
         found = self._world.look(customer, now, routine=routine)
-        changes, days = outlook.watched(self._changes[customer], self._days[customer], gap, found)
+        changes, days = change_rate.watched(self._changes[customer], self._days[customer], gap, found)
         self._changes[customer], self._days[customer] = changes, days
-        rate = outlook.rate(changes, days, active=not routine, has_cards=True)
-        cadence = outlook.cadence_of(rate if self._known is None else self._known[customer])
+        rate = change_rate.rate(changes, days, active=not routine, has_cards=True)
+        cadence = change_rate.cadence_of(rate if self._known is None else self._known[customer])
         self._cadence[customer] = cadence
         self._lines[cadence].append((now, customer))
 
@@ -270,3 +276,17 @@ def run(tell: Callable[[str], None]) -> list[dict[str, Any]]:
         tell(f"schedule: {population.name}")
         found.append(compare(population))
     return found
+
+
+def show(console: Console, compared: dict[str, Any]) -> None:
+    """Print the figures of one population as a table."""
+    console.print(
+        f"\n{compared['name']}: {compared['customers']:,} customers, a round in {compared['round_days']:g} days.\n"
+        "Calls in a year, for a look that finds something, for a change; days until a change is found; the oldest look."
+    )
+    table = Table("", box=SIMPLE)
+    for name in ("calls", "a find", "a change", "p50 d", "p95 d", "worst d"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, run_of in compared["runs"].items():
+        table.add_row(name, f"{run_of['calls']:,}", *(f"{run_of[key]:.1f}" for key in FIGURES))
+    console.print(table)

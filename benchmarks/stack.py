@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -21,18 +20,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 import psycopg
 
 from benchmarks.bodies import KEY
-from cardsync import db
-from cardsync.dev.ports import free_port
-from cardsync.dev.postgres import EmbeddedPostgres
-from cardsync.dev.valkey import EmbeddedValkey
+from benchmarks.checkouts import HERE, Checkout
+from cardsync.dev.servers.ports import free_port
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from cardsync.dev.servers.valkey import EmbeddedValkey
 
-ROOT: Final = Path(__file__).resolve().parent.parent  # this checkout is what is measured, whatever is installed
 DISK: Final = Path("/var/tmp")  # noqa: S108  # outlives a restart, so it is no RAM disk; the folder in it is our own
-COMMAND: Final = (sys.executable, "-c", "from cardsync.cli import main; main()")
 SECRET: Final = "bench-secret-key-of-at-least-32-characters"
 API_KEY: Final = "bench-api-key-0001"
 READY_SECONDS: Final = 60.0
@@ -70,21 +68,27 @@ class Ground:
                     server.remove()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def database(self, name: str, *, migrated: bool = False) -> str:
-        """Make a database and return its address; ``migrated`` to cardsync's schema."""
+    def database(self, name: str, *, schema_of: Checkout | None = None) -> str:
+        """Make a database and return its address; with the schema that this checkout's ``cardsync db upgrade`` makes."""
         self.postgres.create_database(name)
         url = self.postgres.url_for(name)
-        if migrated:
-            db.upgrade(url)
+        if schema_of is not None:
+            environment = environment_of(self.settings(url), schema_of)
+            command = schema_of.command("db", "upgrade")
+            done = subprocess.run(
+                command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                raise NotReadyError(f"{schema_of.name} made no schema:\n{done.stderr[-2_000:]}")
         return url
 
     def settings(self, database_url: str, **more: str) -> dict[str, str]:
-        """The environment of cardsync's processes."""
+        """The environment of cardsync's processes; what they keep on disk belongs to the database, and so to one checkout."""
         return {
             "CARDSYNC_DATABASE_URL": database_url,
             "CARDSYNC_BROKER_URL": self.valkey.url,
             "CARDSYNC_SECRET_KEY": SECRET,
-            "CARDSYNC_DATA_DIR": str(self.folder / "cardsync"),
+            "CARDSYNC_DATA_DIR": str(self.folder / f"data-{urlsplit(database_url).path[1:]}"),
             "OTTU_BASE_URL": "http://127.0.0.1:9",  # nobody answers there; who needs Ottu names the stand-in
             "OTTU_API_KEY": API_KEY,
             "OTTU_WEBHOOK_KEYS": KEY,
@@ -100,11 +104,18 @@ class Ground:
 class Running:
     """One process in the foreground, its output in a file; a context manager."""
 
-    def __init__(self, folder: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        command: tuple[str, ...],
+        environment: Mapping[str, str],
+        *,
+        of: Checkout = HERE,
+    ) -> None:
         self._log_path = folder / f"{name}.log"
         self._name, self._folder, self._command = name, folder, command
-        own = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT)}
-        self._environment = {**own, **environment}
+        self._environment = environment_of(environment, of)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -156,25 +167,29 @@ class Running:
         raise NotReadyError(f"{self._name} does not answer:\n{self.output()[-2_000:]}")
 
 
-def cardsync(ground: Ground, name: str, *arguments: str, environment: Mapping[str, str]) -> Running:
+def cardsync(
+    ground: Ground, name: str, *arguments: str, environment: Mapping[str, str], of: Checkout = HERE
+) -> Running:
     """A command of ours, not started yet."""
-    return Running(ground.folder, name, (*COMMAND, *arguments), environment)
+    return Running(ground.folder, f"{name}-{of.label}", of.command(*arguments), environment, of=of)
 
 
 @contextlib.contextmanager
-def web(ground: Ground, environment: Mapping[str, str], *, workers: int) -> Iterator[tuple[Running, int]]:
+def web(
+    ground: Ground, environment: Mapping[str, str], *, workers: int, of: Checkout = HERE
+) -> Iterator[tuple[Running, int]]:
     """``cardsync web``, ready; yields the process and its port."""
     port = free_port()
     arguments = ("web", "--port", str(port), "--workers", str(workers))
-    with cardsync(ground, "web", *arguments, environment=environment) as running:
+    with cardsync(ground, "web", *arguments, environment=environment, of=of) as running:
         running.wait_for_answer(f"http://127.0.0.1:{port}/readyz")
         yield running, port
 
 
 @contextlib.contextmanager
-def worker(ground: Ground, environment: Mapping[str, str]) -> Iterator[Running]:
+def worker(ground: Ground, environment: Mapping[str, str], *, of: Checkout = HERE) -> Iterator[Running]:
     """``cardsync worker``, ready."""
-    with cardsync(ground, "worker", "worker", environment=environment) as running:
+    with cardsync(ground, "worker", "worker", environment=environment, of=of) as running:
         running.wait_for_line("worker_started")
         yield running
 
@@ -185,6 +200,16 @@ def value(database_url: str, query: str) -> object:
         row = connection.execute(query).fetchone()  # type: ignore[call-overload]
     assert row is not None
     return row[0]
+
+
+def environment_of(given: Mapping[str, str], of: Checkout) -> dict[str, str]:
+    """What a process of a checkout gets: what is given, and where its files are. Nothing of the caller's own settings."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": str(of.root),  # its own files, whatever is installed
+        **given,
+    }
 
 
 def _listens(port: int) -> bool:

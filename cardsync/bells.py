@@ -1,23 +1,18 @@
-"""What a story's caller rings after its commit. The bell is a convenience: what is not rung for, the sweep rings again."""
+"""Bells: a story's caller rings after the commit. It may be lost: workers look by themselves a moment later."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
 from typing import Protocol
 
 
 class Bells(Protocol):
-    """Rings at once and never waits: neither a payer nor a worker stands behind the broker."""
+    """Returns at once and never waits for the broker, because a payer or a worker would wait with it."""
 
-    def ring_events(self, event_ids: Sequence[uuid.UUID]) -> None:
-        """Say that these events are pending."""
+    @property
+    def are_in_vain(self) -> bool:
+        """Whether the last bell did not go through to the broker."""
         ...
 
-    def ring_customers(self, customers: Sequence[int]) -> None:
-        """Say that these customers (our own numbers) are due."""
-        ...
-
-    def ring_deletions(self, deletion_ids: Sequence[uuid.UUID]) -> None:
-        """Say that these deletions are due."""
+    def ring(self) -> None:
+        """Say that there is work. A bell carries no id: a worker claims what is most urgent."""
         ...

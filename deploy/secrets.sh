@@ -44,7 +44,7 @@ missing=""
 random | keep secret_key
 random | keep postgres_password
 printf 'postgresql://cardsync:%s@postgres:5432/cardsync' "$(cat postgres_password)" | keep database_url
-for process in web worker; do # logins that the container `migrate` makes, or puts right, whenever it runs
+for process in web worker console; do # logins that the container `migrate` makes, or puts right, whenever it runs
     printf 'postgresql://cardsync_%s_process:%s@postgres:5432/cardsync' "$process" "$(random)" | keep "${process}_database_url"
 done
 password=$(random)

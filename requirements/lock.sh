@@ -1,10 +1,10 @@
 #!/bin/sh
-# Writes the lock files anew from pyproject.toml: `make lock`, or `make lock UPGRADE=--upgrade` for newer versions.
+# Writes the lock files again from pyproject.toml: `make lock`, or `make lock UPGRADE=--upgrade` for newer versions.
 #
 # Rules: one resolution for Python 3.11 and newer and every platform; hashes of all files, so that no index can hand over
 # others; no index address and no local path, so that the files are the same wherever they are made. bench.txt is the
-# largest set: it is resolved first and constrains the rest, so that all name the same version of a package. Only fuzz.txt
-# has one that no other has: what fuzzes at the level of single branches runs on Linux alone.
+# largest set: it is resolved first and constrains the rest, so that all name the same version of a package. Two have
+# packages that no other has: fuzz.txt (what fuzzes at the level of single branches runs on Linux alone) and docs.txt.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -25,6 +25,8 @@ resolve() {
 resolve bench ${UPGRADE:-} pyproject.toml --extra dev --extra test --extra bench --group build
 resolve test --constraint requirements/bench.txt pyproject.toml --extra test --group build
 resolve fuzz --constraint requirements/bench.txt pyproject.toml --extra fuzz --group build
+resolve docs --constraint requirements/bench.txt pyproject.toml --extra docs --group build
 resolve dev --constraint requirements/bench.txt pyproject.toml --extra dev --group build
 resolve run --constraint requirements/bench.txt pyproject.toml
+resolve otel --constraint requirements/bench.txt pyproject.toml --extra otel
 resolve build --constraint requirements/bench.txt --group build

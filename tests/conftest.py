@@ -8,28 +8,54 @@ tests are skipped and say why.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import psutil
+import psycopg
 import pytest
+import structlog
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
+from psycopg import sql
 from sqlalchemy import Engine
 
-from cardsync.dev.errors import DirectoryInUse
-from cardsync.dev.postgres import EmbeddedPostgres
-from cardsync.dev.valkey import EmbeddedValkey
+from cardsync.dev.servers.errors import DirectoryInUse
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from cardsync.dev.servers.valkey import EmbeddedValkey
 from tests.logins import ProcessLogins
 
+TESTS: Final = Path(__file__).resolve().parent
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
 RABBITMQ_SECONDS = 2
 MEMORY_BYTES = 4 * 2**30
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test sets up of the log ends with it, commands that are run in this process included.
+
+    A process keeps each logger as its first line found it. In the tests that hid every later line of that logger from
+    ``capture_logs``, depending on which file ran before on the same worker.
+    """
+    configure = structlog.configure
+
+    def configure_without_keeping(**setup: Any) -> None:
+        configure(**{**setup, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_without_keeping)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +64,9 @@ def services() -> Iterator[Path]:
     prefix, parent = f"cardsync-tests-{os.getuid()}-", _fastest_parent()
     for old in parent.glob(f"{prefix}*-*"):
         run = old.name.removeprefix(prefix).partition("-")[0]
-        if old.lstat().st_uid == os.getuid() and run.isdecimal() and not psutil.pid_exists(int(run)):
-            _remove_leftovers(old)
+        with contextlib.suppress(FileNotFoundError):  # another run ends, and removes its own, at this moment
+            if old.lstat().st_uid == os.getuid() and run.isdecimal() and not psutil.pid_exists(int(run)):
+                _remove_leftovers(old)
     folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
     folder.chmod(0o711)  # run by root, PostgreSQL is another user, and must get through to its own folder
     yield folder
@@ -102,12 +129,34 @@ def worker_engine(database_url: str, logins: ProcessLogins) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+def database_defaults() -> Mapping[str, str]:
+    """What ``ALTER DATABASE ... SET`` gives the test's own database; tests/unusual has all of it otherwise."""
+    return {}
+
+
+@pytest.fixture
+def database_url(
+    postgres: EmbeddedPostgres, template_database: str, database_defaults: Mapping[str, str]
+) -> Iterator[str]:
     """A database of the test's own: its rows are truly committed, and seen by every process."""
     name = f"test_{secrets.token_hex(6)}"
     postgres.create_database(name, template=template_database)
+    set_database_defaults(postgres, name, database_defaults)
     yield postgres.url_for(name)
     postgres.drop_database(name)
+
+
+def set_database_defaults(postgres: EmbeddedPostgres, name: str, defaults: Mapping[str, str]) -> None:
+    """Give every later session of that database these defaults."""
+    if not defaults:
+        return
+    with psycopg.connect(postgres.url, autocommit=True) as owner:
+        for setting, value in defaults.items():
+            owner.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                    sql.Identifier(name), sql.Identifier(setting), sql.Literal(value)
+                )
+            )
 
 
 @pytest.fixture
@@ -118,6 +167,16 @@ def engine(database_url: str) -> Iterator[Engine]:
     made = db.make_engine(database_url)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def bound_factories(engine: Engine) -> Iterator[None]:
+    """The factories make their rows in the test's own database."""
+    from tests import factories
+
+    factories.bind(engine)
+    yield
+    factories.unbind()
 
 
 @pytest.fixture(scope="session")
@@ -165,6 +224,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """With ``CARDSYNC_REQUIRE_SERVICES=1`` (in CI) no test may stand aside: a skip fails, with its reason."""
     if os.environ.get("CARDSYNC_REQUIRE_SERVICES") == "1":
         config.pluginmanager.register(SkipsAreFailures())
+
+
+# Files of a few long tests begin first, so that the last minutes of a run are not one such file on one core. A file stays on one
+# worker, and xdist's own order by the number of tests would put these last.
+LONG_FIRST: Final = ("project/test_benchmarks.py", "e2e", "machine", "dev", "fuzz", "soak", "hostile", "project", "web")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of long tests first; the order within a room stays."""
+    items.sort(key=lambda item: _place(item.path.relative_to(TESTS).as_posix()))
+
+
+def _place(path: str) -> int:
+    return next((at for at, name in enumerate(LONG_FIRST) if path.startswith(name)), len(LONG_FIRST))
 
 
 class SkipsAreFailures:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import hmac
 from typing import Any
 
 import factory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, null, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
+from cardsync.ciphers import KeyRing
 from cardsync.core.cards import Token
-from cardsync.core.outlook import NEWCOMERS, Outlook
-from cardsync.store import models
+from cardsync.core.change_rate import NEWCOMERS, Estimate
+from cardsync.store.schema import registry
 
-OUTLOOK = Outlook(NEWCOMERS, changes=0.0, days=0.0, look_by=None)
+ESTIMATE = Estimate(NEWCOMERS, changes=0.0, days=0.0, look_by=None)
 SECRET = b"a secret of the tests, 32 bytes."
+RING = KeyRing(SECRET)
 SESSIONS = scoped_session(sessionmaker(expire_on_commit=False))
 
 
@@ -26,6 +29,13 @@ def bind(engine: Engine) -> None:
     """Point all factories at a database."""
     SESSIONS.remove()
     SESSIONS.configure(bind=engine)
+
+
+def fingerprint_with(engine: Engine, key: bytes = SECRET) -> None:
+    """Make a key of the tests' the key of the fingerprints, as a release before rotation left its secret key."""
+    check = hmac.digest(key, b"card-token-fingerprints", "sha256")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cardsync.gate SET secret_check = :check"), {"check": check})
 
 
 def unbind() -> None:
@@ -46,7 +56,7 @@ class CustomerFactory(Row):
     """A customer with nothing to do."""
 
     class Meta:
-        model = models.CustomerRow
+        model = registry.CustomerRow
 
     environment = "sandbox"
     customer_id = factory.Sequence(lambda n: f"cust/{n} é%")
@@ -64,7 +74,7 @@ class CardFactory(Row):
     """An active card; ``make_card`` knows its token."""
 
     class Meta:
-        model = models.CardRow
+        model = registry.CardRow
 
     fingerprint = factory.LazyAttribute(lambda o: Token(o.token).fingerprint(SECRET, "sandbox"))
     token = factory.Sequence(lambda n: f"99990000{n:08d}")
@@ -80,7 +90,7 @@ class EventFactory(Row):
     """A pending hint."""
 
     class Meta:
-        model = models.EventRow
+        model = registry.EventRow
 
     body_hash = factory.Sequence(lambda n: hashlib.sha256(str(n).encode()).digest())
     status = "pending"
@@ -92,8 +102,11 @@ class EventFactory(Row):
     token = factory.Sequence(lambda n: f"99990001{n:08d}")
     facts = factory.LazyFunction(lambda: {"brand": "VISA", "number": "**** 0008", "agreements": None})
 
+    class Params:
+        settled = factory.Trait(status="done", token=None, facts=null())
 
-def make_card(customer: models.CustomerRow, **overrides: Any) -> models.CardRow:
+
+def make_card(customer: registry.CustomerRow, **overrides: Any) -> registry.CardRow:
     """An active card of the customer."""
-    row: models.CardRow = CardFactory(customer=customer.id, **overrides)
+    row: registry.CardRow = CardFactory(customer=customer.id, **overrides)
     return row

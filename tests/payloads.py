@@ -9,6 +9,7 @@ with ``tok-fake-``.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -62,14 +63,17 @@ def payment(
     object: pass ``token_fields={...}``.
     """
     token_fields = overrides.pop("token_fields", {})
+    session_id = "0" * 36 + "feed"
+    # Of another customer or session it is of another order, which its signature covers: no replay of the first.
+    order = hashlib.sha256(f"{customer_id}/{overrides.get('session_id', session_id)}".encode("utf-8", "replace"))
     return _with(
         {
             "amount": "86.000",
             "currency_code": "KWD",
             "customer_id": customer_id,
             **_person(),
-            "session_id": "0" * 36 + "feed",
-            "order_no": "order-1",
+            "session_id": session_id,
+            "order_no": f"order-{order.hexdigest()[:8]}",
             "reference_number": "fakeref01",
             "payment_type": "one_off",
             "result": "success",

@@ -1,46 +1,22 @@
-"""Settings: where each value comes from, what is refused in one line, and that no secret is printed."""
+"""Settings: where each value comes from, and that no secret is printed."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from cardsync.errors import Misconfigured
-from cardsync.settings import DEV_FILE, DEV_LOCK, MAX_SECRET_FILE_BYTES, NAMES, Need, Settings, load
-
-SECRET = "fake-secret-" + "s" * 32
-FULL = {
-    "CARDSYNC_DATABASE_URL": f"postgresql://app:{SECRET}@127.0.0.1/cards",
-    "CARDSYNC_BROKER_URL": f"amqp://app:{SECRET}@127.0.0.1//",
-    "CARDSYNC_SECRET_KEY": SECRET,
-    "OTTU_MERCHANT_ID": "acme.ottu.net",
-    "OTTU_API_KEY": SECRET,
-    "OTTU_WEBHOOK_KEYS": f"{SECRET},another-{SECRET}",
-}
-ALL_NEEDS: tuple[Need, ...] = ("database", "broker", "secret", "webhook", "ottu")
-
-
-def read(folder: Path, environ: Mapping[str, str] | None = None, *needs: Need) -> Settings:
-    return load(*needs, environ=environ or {}, cwd=folder)
-
-
-def refusal(folder: Path, environ: Mapping[str, str], *needs: Need) -> str:
-    """The one line with which the settings are refused; it shows no secret."""
-    with pytest.raises(Misconfigured) as caught:
-        read(folder, environ, *needs)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert SECRET not in text
-    return text
+from cardsync.setting_sources import DEV_FILE, DEV_LOCK, MAX_SECRET_FILE_BYTES
+from cardsync.settings import NAMES, Settings, unknown_names
+from tests.settings_texts import ALL_NEEDS, FULL, SECRET, read, refusal
 
 
 @pytest.fixture
@@ -75,21 +51,44 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
 
 def test_every_setting_is_read_from_its_variable(tmp_path: Path) -> None:
     values = {
+        "CARDSYNC_DATABASE_DIRECT_URL": f"postgresql://app:{SECRET}@h1:5432,h2/cards?target_session_attrs=read-write",
+        "CARDSYNC_BROKER_CA_FILE": "/etc/ssl/authority.pem",
+        "CARDSYNC_TOKENS_AT_REST": "encrypted",
         "CARDSYNC_DATA_DIR": "elsewhere",
         "CARDSYNC_SPOOL_MAX_FILES": "10",
         "CARDSYNC_SPOOL_MAX_BYTES": "8192",
+        "CARDSYNC_KEEP_MINUTES": "15",
+        "CARDSYNC_DATABASE_CONNECTIONS": "12",
+        "CARDSYNC_ROLE_PREFIX": "staging_",
         "CARDSYNC_ACK_STATUS": "201",
         "CARDSYNC_MAX_BODY_BYTES": "2048",
+        "CARDSYNC_WEBHOOK_PATH": "/webhooks/of-ours",
         "CARDSYNC_LOG_FORMAT": "json",
         "CARDSYNC_LOG_LEVEL": "debug",
         "CARDSYNC_WEB_THREADS": "3",
         "CARDSYNC_WORKER_THREADS": "4",
+        "CARDSYNC_HEALTH_PORT": "9101",
         "CARDSYNC_CONFIRM_S": "1.5",
         "CARDSYNC_LOOK_AGAIN_S": "60",
         "CARDSYNC_REMOVAL_BRAKE_SHARE": "0.5",
         "CARDSYNC_REMOVAL_BRAKE_FLOOR": "7",
+        "CARDSYNC_DELETION_BRAKE_SHARE": "0.25",
+        "CARDSYNC_DELETION_BRAKE_FLOOR": "9",
         "CARDSYNC_INBOX_CONTENT_DAYS": "8",
         "CARDSYNC_INBOX_DAYS": "9",
+        "CARDSYNC_READ_RECORD_DAYS": "10",
+        "CARDSYNC_RELAY_KEEP_DAYS": "7",
+        "CARDSYNC_SIGNATURE_DAYS": "11",
+        "CARDSYNC_PREVIOUS_SECRET_KEYS": f"{SECRET[::-1]}, {SECRET * 2}",
+        "CARDSYNC_CONSOLE_URL": "https://console.example",
+        "CARDSYNC_CONSOLE_READ_ONLY": "true",
+        "CARDSYNC_OIDC_ISSUER": "https://issuer.example",
+        "CARDSYNC_OIDC_CLIENT_ID": "cardsync",
+        "CARDSYNC_OIDC_CLIENT_SECRET": "fake",
+        "CARDSYNC_OIDC_ROLES": '{"card-support": "support"}',
+        "CARDSYNC_OIDC_CLAIM": "roles",
+        "CARDSYNC_TIME_ZONE": "Asia/Riyadh",
+        "OTTU_API_KEY_EXPIRES_ON": "2027-06-30",
         "OTTU_BASE_URL": "http://127.0.0.1:8099",
         "OTTU_USERNAME": "user",
         "OTTU_PASSWORD": "pass",
@@ -100,19 +99,40 @@ def test_every_setting_is_read_from_its_variable(tmp_path: Path) -> None:
     settings = read(tmp_path, FULL | values, *ALL_NEEDS)
     assert FULL.keys() | values.keys() == set(NAMES.values())
     assert NAMES.keys() == Settings.model_fields.keys()
+    apart = ("CARDSYNC_DATA_DIR", "OTTU_PASSWORD", "CARDSYNC_PREVIOUS_SECRET_KEYS", "CARDSYNC_OIDC_ROLES")
     for field, name in NAMES.items():
-        if name in values and name not in ("CARDSYNC_DATA_DIR", "OTTU_PASSWORD"):
-            assert str(getattr(settings, field)) == str(type(getattr(settings, field))(values[name]))
+        if name in values and name not in (*apart, "CARDSYNC_OIDC_CLIENT_SECRET"):
+            value = getattr(settings, field)
+            assert str(value) == (values[name] if isinstance(value, dt.date) else str(type(value)(values[name])))
     assert settings.data_dir == tmp_path / "elsewhere"
     assert settings.secret_bytes() == SECRET.encode()
+    assert [key.secret.decode() for key in settings.key_ring().keys] == [SECRET, SECRET[::-1], SECRET * 2]
+    assert settings.key_ring().encrypts_cards
     assert settings.webhook_keys() == (SECRET, f"another-{SECRET}")
     assert settings.ottu_url == "http://127.0.0.1:8099"
+    assert settings.oidc_roles == {"card-support": "support"}
+    assert settings.console_read_only is True
 
 
 def test_a_notification_sheds_its_content_no_later_than_it_goes(tmp_path: Path) -> None:
     assert read(tmp_path, {"CARDSYNC_INBOX_CONTENT_DAYS": "90"}).inbox_days == 90
     text = refusal(tmp_path, {"CARDSYNC_INBOX_CONTENT_DAYS": "91"})
     assert text == "CARDSYNC_INBOX_CONTENT_DAYS must not be more than CARDSYNC_INBOX_DAYS"
+
+
+@pytest.mark.parametrize("given", ["short", f"production:short,{SECRET}", f"{SECRET},a-key-split-by,its-comma"])
+def test_a_webhook_key_that_is_short_or_split_by_its_own_comma_is_warned_of_and_works(
+    tmp_path: Path, given: str
+) -> None:
+    settings = read(tmp_path, {"OTTU_WEBHOOK_KEYS": given})
+    (line,) = settings.warnings()
+    assert "fewer than 16 characters" in line
+    assert "short" not in line
+    assert settings.webhook_keys() == tuple(given.split(","))
+
+
+def test_long_webhook_keys_are_not_warned_of(tmp_path: Path) -> None:
+    assert read(tmp_path, {"OTTU_WEBHOOK_KEYS": f"{SECRET},production:another-{SECRET}"}).warnings() == []
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
@@ -194,158 +214,6 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     assert refusal(tmp_path, {"OTTU_API_KEY_FILE": "."}) == "OTTU_API_KEY_FILE cannot be read: IsADirectoryError"
 
 
-# --- what is refused ---
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("CARDSYNC_DATABASE_URL", f"mysql://app:{SECRET}@db/cards"),
-        ("CARDSYNC_DATABASE_URL", SECRET),
-        ("CARDSYNC_DATABASE_URL", f"postgresql://app:{SECRET}\uff20@[db/cards"),
-        (
-            "CARDSYNC_DATABASE_URL",
-            f"postgresql://app:{SECRET}\u2100@db/cards",
-        ),  # urlsplit's own error quotes it
-        ("CARDSYNC_BROKER_URL", f"sqs://{SECRET}"),
-        ("CARDSYNC_BROKER_URL", f"http://app:{SECRET}@127.0.0.1"),
-        ("CARDSYNC_SECRET_KEY", "s" * 31),
-        ("CARDSYNC_SECRET_KEY", f"{SECRET}\udcff"),  # what the environment makes of a byte that is no UTF-8
-        ("CARDSYNC_ACK_STATUS", "204"),
-        ("CARDSYNC_ACK_STATUS", "ok"),
-        ("CARDSYNC_MAX_BODY_BYTES", "0"),
-        ("CARDSYNC_MAX_BODY_BYTES", "1e99"),
-        ("CARDSYNC_LOG_FORMAT", "xml"),
-        ("CARDSYNC_LOG_LEVEL", "loud"),
-        ("CARDSYNC_WEB_THREADS", "0"),
-        ("CARDSYNC_WORKER_THREADS", "-1"),
-        ("CARDSYNC_CONFIRM_S", "nan"),
-        ("CARDSYNC_LOOK_AGAIN_S", "0"),
-        ("CARDSYNC_REMOVAL_BRAKE_SHARE", "1.1"),
-        ("CARDSYNC_REMOVAL_BRAKE_FLOOR", "-1"),
-        ("CARDSYNC_INBOX_CONTENT_DAYS", "0"),
-        ("CARDSYNC_INBOX_DAYS", "ever"),
-        ("OTTU_MERCHANT_ID", "https://acme.ottu.net"),
-        ("OTTU_MERCHANT_ID", "acme.ottu.net/b"),
-        ("OTTU_MERCHANT_ID", "acme.ottu.net#x"),
-        ("OTTU_MERCHANT_ID", "acme.ottu.net\n.example.test"),
-        ("OTTU_MERCHANT_ID", f"user:{SECRET}@acme.ottu.net"),
-        ("OTTU_MERCHANT_ID", "acme ottu net"),
-        ("OTTU_BASE_URL", "http://acme.ottu.net"),
-        ("OTTU_BASE_URL", "http://127.0.0.1.example.test"),
-        ("OTTU_BASE_URL", "http://localhost@acme.ottu.net"),
-        ("OTTU_BASE_URL", "http://10.0.0.1"),
-        ("OTTU_BASE_URL", "ftp://127.0.0.1"),
-        ("OTTU_BASE_URL", "acme.ottu.net"),
-        ("OTTU_BASE_URL", "https://"),
-        ("OTTU_BASE_URL", "https://[::1"),
-        ("OTTU_BASE_URL", "https://acme.ottu.net:port"),
-        ("OTTU_BASE_URL", "https://acme.ottu.net:99999"),
-        ("OTTU_BASE_URL", "https://acme.ottu.net\n"),
-        ("OTTU_BASE_URL", "https://acme.ottu.net?x=1"),
-        ("OTTU_BASE_URL", "https://acme.ottu.net#"),
-        ("OTTU_BASE_URL", f"https://user:{SECRET}@acme.ottu.net"),
-        ("OTTU_BASE_URL", f"https://user:{SECRET}/@acme.ottu.net"),
-        ("OTTU_API_KEY", f"{SECRET}\r\nHost: example.test"),
-        ("OTTU_API_KEY", f"{SECRET}\u00e9"),
-        ("OTTU_WEBHOOK_KEYS", f"{SECRET}\n{SECRET}"),
-        ("OTTU_WEBHOOK_KEYS", f"{SECRET}\udcff"),
-        ("OTTU_CARDS_API", "maybe"),
-        ("OTTU_DAILY_CALLS", "0"),
-        ("OTTU_DAILY_CALLS", "many"),
-        ("OTTU_TIMEOUT_S", "0"),
-        ("OTTU_TIMEOUT_S", "nan"),
-        ("OTTU_TIMEOUT_S", "inf"),
-    ],
-)
-def test_a_malformed_setting_is_named_in_one_line_without_its_value(tmp_path: Path, name: str, value: str) -> None:
-    text = refusal(tmp_path, {name: value})
-    assert text.startswith(f"{name} is wrong: ")
-    assert len(value) < 5 or value not in text  # a short one may well stand in the bound that it breaks
-
-
-def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
-    text = refusal(tmp_path, {"CARDSYNC_ACK_STATUS": "204", "OTTU_TIMEOUT_S": "0"})
-    assert [part.partition(" is wrong")[0] for part in text.split("; ")] == [
-        "CARDSYNC_ACK_STATUS",
-        "OTTU_TIMEOUT_S",
-    ]
-
-
-@pytest.mark.parametrize("alone", [{"OTTU_USERNAME": "user"}, {"OTTU_PASSWORD": SECRET}])
-def test_a_user_and_a_password_come_together(tmp_path: Path, alone: dict[str, str]) -> None:
-    assert refusal(tmp_path, alone) == "OTTU_USERNAME and OTTU_PASSWORD must be set together"
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ({"OTTU_MERCHANT_ID": "acme.ottu.net"}, "https://acme.ottu.net"),
-        ({"OTTU_MERCHANT_ID": "acme.ottu.net:8443"}, "https://acme.ottu.net:8443"),
-        ({"OTTU_BASE_URL": "https://acme.ottu.net/"}, "https://acme.ottu.net"),
-        ({"OTTU_BASE_URL": "http://localhost:8099"}, "http://localhost:8099"),
-        ({"OTTU_BASE_URL": "http://127.0.0.2:8099"}, "http://127.0.0.2:8099"),
-        ({"OTTU_BASE_URL": "http://[::1]:8099/"}, "http://[::1]:8099"),
-        (
-            {"OTTU_BASE_URL": "http://127.0.0.1:8099", "OTTU_MERCHANT_ID": "acme.ottu.net"},
-            "http://127.0.0.1:8099",
-        ),
-    ],
-)
-def test_where_ottu_answers(tmp_path: Path, given: dict[str, str], url: str) -> None:
-    assert read(tmp_path, given).ottu_url == url
-
-
-def test_without_an_address_of_ottus_there_is_no_url(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="OTTU_MERCHANT_ID is missing"):
-        _ = read(tmp_path).ottu_url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://app@h1:5432,h2:5432/cards",
-        "postgres://db/cards",
-        "postgresql+psycopg://app@/cards?host=/run/postgresql",
-    ],
-)
-def test_any_address_that_postgresql_knows_is_taken(tmp_path: Path, url: str) -> None:
-    settings = read(tmp_path, {"CARDSYNC_DATABASE_URL": url}, "database")
-    assert settings.database_url is not None
-    assert settings.database_url.get_secret_value() == url
-
-
-# --- what is needed ---
-
-
-@pytest.mark.parametrize(
-    ("need", "names"),
-    [
-        ("database", ["CARDSYNC_DATABASE_URL"]),
-        ("broker", ["CARDSYNC_BROKER_URL"]),
-        ("secret", ["CARDSYNC_SECRET_KEY"]),
-        ("webhook", ["OTTU_WEBHOOK_KEYS"]),
-        ("ottu", ["OTTU_MERCHANT_ID", "OTTU_API_KEY"]),
-    ],
-)
-def test_what_a_process_needs_and_lacks_is_named(tmp_path: Path, need: Need, names: list[str]) -> None:
-    text = refusal(tmp_path, {}, need)
-    assert re.findall(r"(\S+) is missing", text) == names
-
-
-def test_every_need_can_be_met(tmp_path: Path) -> None:
-    read(tmp_path, FULL, *ALL_NEEDS)
-
-
-def test_where_ottu_has_no_cards_api_no_credentials_are_needed(tmp_path: Path) -> None:
-    read(tmp_path, {"OTTU_CARDS_API": "unavailable"}, "ottu")
-
-
-def test_without_a_secret_there_are_no_fingerprints(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="CARDSYNC_SECRET_KEY is missing"):
-        read(tmp_path).secret_bytes()
-
-
 # --- a running `cardsync dev` ---
 
 
@@ -385,3 +253,29 @@ def test_a_malformed_value_of_devs_is_refused_like_any_other(tmp_path: Path, run
     odd: dict[str, Any] = {"ack_status": ["x"], "database_url": 7}
     run_dev(**odd)
     assert "CARDSYNC_ACK_STATUS is wrong" in refusal(tmp_path, {})
+
+
+def test_webhook_keys_may_be_bound_to_an_environment(tmp_path: Path) -> None:
+    given = "production:one, sandbox:two,plain,with:colons"
+    assert read(tmp_path, {"OTTU_WEBHOOK_KEYS": given}).webhook_keys() == tuple(k.strip() for k in given.split(","))
+
+
+def test_a_name_that_is_no_setting_is_found_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OTTU_API_KEYS=x\nCARDSYNC_ACK_STATUS=201\n", encoding="utf-8")
+    environ = {
+        "CARDSYNC_WBE_THREADS": "8",
+        "CARDSYNC_SECRET_KEY_FILE": "/x",
+        "CARDSYNC_POSTGRES_BIN": "/y",
+        "PATH": "/",
+    }
+    assert unknown_names(environ, tmp_path) == [
+        ("CARDSYNC_WBE_THREADS", "CARDSYNC_WEB_THREADS"),
+        ("OTTU_API_KEYS", "OTTU_API_KEY"),
+    ]
+    assert unknown_names({"OTTU_SOMETHING_ELSE": "x"}, tmp_path / "nowhere") == [("OTTU_SOMETHING_ELSE", None)]
+
+
+def test_the_console_is_found_on_loopback_unless_its_address_is_set(tmp_path: Path) -> None:
+    assert read(tmp_path, {}).console_base == "http://127.0.0.1:8001"
+    given = read(tmp_path, {"CARDSYNC_CONSOLE_URL": "https://console.example/"})
+    assert given.console_base == "https://console.example"

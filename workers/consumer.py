@@ -1,8 +1,8 @@
-"""Celery's consumer without the queues for delayed messages, and prompt in coming back to its broker.
+"""Celery's consumer without the queues for delayed messages, and with quick reconnects to the broker.
 
-On quorum queues Celery declares 28 more of them, to delay tasks in the broker. Our delays stand in the database (``due_at``), so
-they would only cost the broker memory, and an operator a question. After a long outage Celery tries the broker every thirty
-seconds, and there is no setting for that; a try costs nothing, and hints wait behind it.
+On quorum queues Celery declares 28 more queues, to delay tasks in the broker. Our delays stand in the database (``due_at``), so
+these queues would only cost memory and make an operator wonder. After a long outage Celery tries the broker every thirty seconds,
+and there is no setting for that. A try costs nothing, and hints wait for it, so ours is every two seconds.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class PlainConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
     """Celery's consumer, without its step for delayed delivery."""
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
-        """The same steps in the same order, less one."""
+        """The same steps in the same order, without one of them."""
 
         default_steps = tuple(s for s in Consumer.Blueprint.default_steps if not s.endswith(":DelayedDelivery"))
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Try to connect every two seconds at the least, for as long as it takes."""
+        """Try to connect at least every two seconds, for as long as it takes."""
         conn.ensure_connection = partial(
             conn.ensure_connection,
             interval_start=RETRY_FIRST_SECONDS,

@@ -1,62 +1,97 @@
-"""The one beat that leads: any number may run, and the one that holds a lock in PostgreSQL ticks.
+"""Leader election: any number of beats may run, and the one that holds a lease in PostgreSQL sends the ticks.
 
-A beat that dies loses its connection and with it the lock; the next one ticks within a second. A host that vanishes without a
-word keeps the lock until keepalives notice, about fifteen seconds (``cardsync.db``).
+The lease is a row of a private table (``store.locks``), taken under a random id and renewed before every tick, by the
+database's clock. A beat that is killed is followed by another when its lease ends, ``LEASE_SECONDS`` after its last renewal. One
+that is stopped gives the lease back, and another leads within ``STANDBY_SECONDS``. Nothing is held open in between, so that it
+works through a pooler in transaction mode, and a host that vanishes is noticed no later than a process that is killed. A beat
+that stood still for longer than its lease finds another leader, and stands by.
+
+Rejected: an advisory lock of the session, which any login could take; a row's lock, which needs a transaction that stays open.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
+import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
 from celery.beat import Scheduler
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+
+from cardsync import db, metrics
+from cardsync.episodes import Episode
+from cardsync.store import locks
 
 log = structlog.get_logger(__name__)
 
-LEADER_LOCK: Final = 0x6C65616465720001  # "leader", 1
 STANDBY_SECONDS: Final = 0.5
-
-_TRY = text("SELECT pg_try_advisory_lock(cast(:key AS bigint))")
-_ALIVE = text("SELECT 1")
-_GIVE_UP = text("SELECT pg_advisory_unlock(cast(:key AS bigint))")
+# Renewed twice a second: four renewals may be slow or lost before another beat takes over.
+LEASE_SECONDS: Final = 2.5
+STUCK_SECONDS: Final = 30.0
 
 
 class Leadership:
-    """Whether this process leads. ``engine`` commits each statement by itself, so that no transaction stays open."""
+    """Whether this process leads. ``engine`` commits each statement by itself, so that no transaction stays open.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._connection: Connection | None = None
+    ``now`` is a clock for intervals, in seconds: how long this process cannot ask is told by no database.
+    """
+
+    def __init__(
+        self, engine: Engine, *, holder: uuid.UUID | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._engine, self._now = engine, now
+        self._holder = uuid.uuid4() if holder is None else holder
+        self._leads = False
+        self._stuck_since: float | None = None
+        self._told = False
+
+    def leads(self) -> bool:
+        """Whether this process led when it asked last."""
+        return self._leads
 
     def holds(self) -> bool:
-        """Take the lead, or make sure of it with one round trip; false while another has it, or the database is away."""
+        """Take or renew the lease; false while another beat has it, or the database does not answer."""
         try:
-            if self._connection is not None:
-                self._connection.execute(_ALIVE)
-                return True
-            connection = self._engine.connect()
-            if connection.execute(_TRY, {"key": LEADER_LOCK}).scalar_one():
-                self._connection = connection
-                log.info("beat_leads")
-                return True
-            connection.close()
+            with self._engine.connect() as connection:
+                leads = locks.lease(connection, "leader", self._holder, lease_seconds=LEASE_SECONDS)
         except SQLAlchemyError as error:
-            log.warning("beat_lost_the_lead", error=type(error).__name__)
-            self.release()
-        return False
+            self._note(False, because=db.why(error))
+            self._note_stuck(error)
+            return False
+        self._stuck_since, self._told = None, False
+        self._note(leads, because="another beat leads")
+        return leads
 
     def release(self) -> None:
-        """Give the lead up: at once if the database can be told so, else by ending the session that holds it."""
-        connection, self._connection = self._connection, None
-        if connection is None:
+        """Give the lease back; if the database cannot be told so, the lease ends by itself."""
+        if not self._leads:
             return
-        with contextlib.suppress(SQLAlchemyError):
-            connection.execute(_GIVE_UP, {"key": LEADER_LOCK})
-        connection.invalidate()  # closed for real: a pooled session must not keep the lock if it could not be told
-        connection.close()
+        self._leads = False
+        try:
+            with self._engine.connect() as connection:
+                locks.let_go(connection, "leader", self._holder)
+        except SQLAlchemyError as error:
+            log.warning("beat_kept_its_lease", error=type(error).__name__, why=db.why(error))
+
+    def _note(self, leads: bool, *, because: str) -> None:
+        """One line when the lead begins, and one when it ends."""
+        if leads and not self._leads:
+            log.info("beat_leads")
+        if self._leads and not leads:
+            log.warning("beat_lost_the_lead", because=because)
+        self._leads = leads
+
+    def _note_stuck(self, error: SQLAlchemyError) -> None:
+        """Count and log, once, that the lease could be neither taken nor seen with another beat for half a minute."""
+        if self._stuck_since is None:
+            self._stuck_since = self._now()
+        if not self._told and self._now() - self._stuck_since >= STUCK_SECONDS:
+            self._told = True
+            metrics.LOCK_WAITS.labels("leader").inc()
+            log.error("leader_lock_cannot_be_had", seconds=round(STUCK_SECONDS), why=db.why(error))
 
 
 class TickScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
@@ -66,6 +101,7 @@ class TickScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     """
 
     producer = None
+    _not_sent = Episode("ticks_not_sent")
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
         """Publish with the app's own pool of producers, without retries: the next tick is a second away."""
@@ -76,4 +112,6 @@ class TickScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             self.apply_async(entry, producer=None, advance=False)
         except Exception as error:  # noqa: BLE001  (brokers' clients raise many kinds)
-            log.warning("tick_not_sent", error=type(error.__cause__ or error).__name__)
+            self._not_sent.goes_on(error=type(error.__cause__ or error).__name__)
+        else:
+            self._not_sent.is_over()

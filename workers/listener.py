@@ -1,46 +1,62 @@
-"""The ear: deletions that were asked for are rung for the moment their asker's transaction commits, whoever asked and however.
+"""The listener: it rings for a requested deletion at the moment when the request's transaction commits.
 
-A service of the merchant's asks by SQL alone and has no bell of ours; PostgreSQL's NOTIFY, sent by ``request_deletion`` itself,
-is one. It needs a session of its own. When that is lost, a new one is made with a growing wait, and rings for whatever became due
-meanwhile; and what nobody heard, the sweep rings for.
+A service of the merchant may request a deletion in SQL alone, and such a service has no bell of ours. So ``request_deletion``
+itself sends PostgreSQL's NOTIFY, and the listener turns it into a bell. Listening needs a session of its own. When the session is
+lost, a new one is made, with a growing wait between tries.
+
+**A notice is believed in nothing.** PostgreSQL lets every login send any notice on any channel, as often as it likes. So a notice
+only wakes the listener for a *look*: number what waits for its place in the feed (``store.feed``), and ring for the deletions
+that were asked for and not rung for yet, which an index finds. Retries are the sweep's, which rings for no more than the budget
+has calls for. The first notice after a quiet time causes a look at once; from then on looks are at least ``REST_SECONDS`` apart,
+and the notices that arrive meanwhile are thrown away and cause one look together. So a flood of forged notices costs a fixed
+number of statements a second and delays no bell by more than that rest. Notices are read without a pause, because PostgreSQL
+keeps what a listener has not read for the whole server. If no notice comes, a look follows every ``QUIET_SECONDS``; if no
+listener is there, the sweep rings.
+
+Rejected: believing the id in a notice (a forged one made workers and broker busy for deletions that are not due); a shared secret
+in the payload (every login may listen, and reads it).
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from cardsync.store import deleting, deletions
+from cardsync import db
+from cardsync.episodes import Episode
+from cardsync.store import feed
+from cardsync.store.deletions import requests, transitions
+from cardsync.threads import VitalThread
 
 log = structlog.get_logger(__name__)
 
-LOOK_UP_SECONDS: Final = 0.5  # how long a stop may go unnoticed
+REST_SECONDS: Final = 0.2  # between two looks: five looks a second at most, two statements each
+QUIET_SECONDS: Final = 0.5  # the longest time without a look, and until a stop is noticed
 FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 3.0
-AT_ONCE: Final = 500
 
-_LISTEN = text(f"LISTEN {deletions.CHANNEL}")
+_LISTEN = text(f"LISTEN {requests.CHANNEL}")
 
 
 class Listener:
-    """Rings ``ring`` for every deletion that is asked for, on a thread of its own, until ``close``.
+    """Calls ``wake`` when deletions were asked for, on a thread of its own, until ``close``.
 
     ``engine`` commits each statement by itself (``autocommit``), so that no transaction stays open; it is the listener's own.
     """
 
-    def __init__(self, engine: Engine, ring: Callable[[Sequence[uuid.UUID]], None]) -> None:
+    def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
         self._engine = engine
-        self._ring = ring
+        self._wake = wake
+        self._lost = Episode("listener_lost_the_database")
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+        self._thread = VitalThread(self._run, name="listener", may_end=self._stopping.is_set)
         self._thread.start()
 
     def close(self) -> None:
@@ -53,40 +69,39 @@ class Listener:
         while not self._stopping.is_set():
             try:
                 with self._engine.connect() as connection:
-                    self._begin(connection)
+                    connection.execute(_LISTEN)  # before the first look: a request in between is heard
+                    log.info("listening")
+                    self._lost.is_over()
                     wait_seconds = FIRST_WAIT_SECONDS
                     self._hear(connection)
             except Exception as error:  # noqa: BLE001  (a thread's border; the driver's own errors come through here bare)
-                log.warning("listener_lost_the_database", error=type(error).__name__, wait_seconds=wait_seconds)
+                self._lost.goes_on(error=type(error).__name__, why=db.why(error))
                 self._stopping.wait(wait_seconds)
                 wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
         with contextlib.suppress(SQLAlchemyError):
             self._engine.dispose()
 
-    def _begin(self, connection: Connection) -> None:
-        """Listen first, then look: what is asked for in between is heard, what was asked for before is seen."""
-        connection.execute(_LISTEN)
-        missed = deleting.due(connection, again_seconds=0.0, limit=AT_ONCE)
-        if missed:
-            self._ring(missed)
-        log.info("listening", missed=len(missed))
-
     def _hear(self, connection: Connection) -> None:
-        """Ring for what is heard until told to stop. Raises what the driver raises when the session is lost."""
+        """Look, rest, and wait for a notice, until told to stop. Raises the driver's error when the session is lost."""
         driver: Any = connection.connection.driver_connection
         try:
+            noticed = False
             while not self._stopping.is_set():
-                heard = [
-                    _deletion_id(notice.payload) for notice in driver.notifies(timeout=LOOK_UP_SECONDS, stop_after=1)
-                ]
-                self._ring([deletion_id for deletion_id in heard if deletion_id is not None])
+                self._look(connection)
+                meanwhile = _read_notices(driver, REST_SECONDS) if noticed else 0
+                noticed = bool(meanwhile or _read_notices(driver, QUIET_SECONDS, stop_after=1))
         finally:
-            connection.invalidate()  # it listens: no session for anybody else
+            connection.invalidate()  # a session that listens must not go back to the pool
+
+    def _look(self, connection: Connection) -> None:
+        """Number what waits, then wake for what was asked for: a worker that calls holds the customer for a while."""
+        try:
+            feed.number_waiting(connection)
+        finally:
+            if transitions.newly_asked(connection):
+                self._wake()
 
 
-def _deletion_id(payload: str) -> uuid.UUID | None:
-    """Anybody who may connect can notify; what is no id is nothing to us."""
-    try:
-        return uuid.UUID(payload)
-    except ValueError:
-        return None
+def _read_notices(driver: Any, seconds: float, *, stop_after: int | None = None) -> int:
+    """Read notices for that long, or up to the first one, and throw them away; return how many there were."""
+    return sum(1 for _ in driver.notifies(timeout=seconds, stop_after=stop_after))

@@ -1,112 +1,124 @@
-"""The tasks: a few lines each, arguments are ids only, they call stories.
+"""The tasks: a few lines each; a message says that there is work, or that a tick has come, and nothing else.
 
-A lost message is rung for again by the sweep; a doubled one finds nothing left to do.
+A lost message costs a moment: the dispatcher looks by itself (``workers.dispatch``), and the next tick is a second away.
 """
 
 from __future__ import annotations
 
 import random
-import traceback
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import structlog
 from celery import Celery
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
-from cardsync.audit import AuditPolicy, audit
-from cardsync.bells import Bells
-from cardsync.delete import DeletePolicy, Deletes, delete
-from cardsync.erase import ERASURES_AT_ONCE, advance
-from cardsync.forget import ForgetPolicy, forget
-from cardsync.process import HintPolicy, process
-from cardsync.reconcile import Lists, ReconcilePolicy, reconcile
-from cardsync.settings import Settings
-from cardsync.sweep import SweepPolicy, sweep
-from workers.app import DELETE_CARD, FORGET_OLD, PROCESS_EVENTS, RECONCILE_CUSTOMER, RUN_SWEEP
+from cardsync.core.brake import Limits
+from cardsync.feed_watch import FeedWatch
+from cardsync.store import feed
+from cardsync.store.seals import CHAINS
+from cardsync.stories.ask_agreement import AskAgreementPolicy, ask_agreements
+from cardsync.stories.audit import AuditPolicy, audit
+from cardsync.stories.carry_out import carry_out
+from cardsync.stories.erase import ERASURES_AT_ONCE, advance
+from cardsync.stories.forget import ForgetPolicy, forget
+from cardsync.stories.inquire import Inquiries, InquiryPolicy, inquire_due
+from cardsync.stories.release_deletions import watch_askers
+from cardsync.stories.seal import Sealer
+from cardsync.stories.sweep import SweepPolicy, sweep
+from cardsync.stories.tell_calendar import tell_calendar
+from workers.app import (
+    ASK_AGREEMENTS,
+    DEPLOYMENT_HEADER,
+    FORGET_OLD,
+    INQUIRE_DUE,
+    RUN_SWEEP,
+    TELL_CALENDAR,
+    WORK,
+)
+from workers.border import at_the_border
+from workers.dispatch.kinds import WorkerContext
 
 log = structlog.get_logger(__name__)
 
 
-class Ottu(Lists, Deletes, Protocol):
-    """Both calls."""
+def add_tasks(app: Celery, context: WorkerContext, wake: Callable[[], None]) -> None:
+    """Register the tasks on ``app``, bound to this worker's context; ``wake`` tells its dispatcher that there is work."""
+    sweeps = SweepPolicy.of(context.settings)
+    ages = ForgetPolicy.of(context.settings)
+    audits = AuditPolicy.of(context.settings)
+    ring = context.settings.key_ring()
+    current, *older = ring.keys
+    sealers = [Sealer(chain, current.secret, older_secrets=tuple(key.secret for key in older)) for chain in CHAINS]
+    feed_watch = FeedWatch(context.settings.data_dir)
+    brake_limits = Limits(context.settings.removal_brake_share, context.settings.removal_brake_floor)
+    of_a_task = partial(_of_a_task, deployment=context.deployment)
 
+    @app.task(name=WORK, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
+    def work(task: Any) -> None:
+        with of_a_task(task):
+            wake()
 
-@dataclass(frozen=True, slots=True)
-class Hands:
-    """What a worker works with. ``ottu`` is ``None`` where Ottu offers no API for cards (KSA)."""
-
-    settings: Settings
-    engine: Engine
-    ottu: Ottu | None
-    bells: Bells
-
-
-def add_tasks(app: Celery, hands: Hands) -> None:
-    """Register the tasks on ``app``, bound to this worker's hands."""
-    hints = HintPolicy(hands.settings.secret_bytes(), believed=hands.settings.ottu_cards_api == "unavailable")
-    lists = ReconcilePolicy.of(hands.settings)
-    deletions = DeletePolicy.of(hands.settings)
-    sweeps = SweepPolicy.of(hands.settings)
-    ages = ForgetPolicy.of(hands.settings)
-    audits = AuditPolicy.of(hands.settings)
-
-    @app.task(name=PROCESS_EVENTS, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
-    def process_events(task: Any, event_ids: list[str]) -> None:
-        with _at_the_border(task):
-            due = process(hands.engine, [uuid.UUID(i) for i in event_ids], hints, jitter=random.random())  # noqa: S311
-            hands.bells.ring_customers(due)
-
-    @app.task(name=RECONCILE_CUSTOMER, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
-    def reconcile_customer(task: Any, customer: int) -> None:
-        if hands.ottu is None:
-            return
-        with _at_the_border(task):
-            result = reconcile(hands.engine, hands.ottu, customer, lists, jitter=random.random())  # noqa: S311
-            if result.again:
-                hands.bells.ring_customers([customer])
-            hands.bells.ring_deletions(result.deletions)
-
-    @app.task(name=DELETE_CARD, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
-    def delete_card(task: Any, deletion_id: str) -> None:
-        with _at_the_border(task):
-            result = delete(hands.engine, hands.ottu, uuid.UUID(deletion_id), deletions, jitter=random.random())  # noqa: S311
-            if result.customer is not None:
-                hands.bells.ring_customers([result.customer])
-
-    @app.task(name=RUN_SWEEP, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    @app.task(name=RUN_SWEEP, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def run_sweep(task: Any) -> None:
-        with _at_the_border(task):
-            due = sweep(hands.engine, sweeps, fraction=random.random())  # noqa: S311
-            hands.bells.ring_events(due.event_ids)
-            hands.bells.ring_customers(due.customers)
-            hands.bells.ring_deletions(due.deletions)
-            hands.bells.ring_deletions(advance(hands.engine, ERASURES_AT_ONCE))
-            hands.bells.ring_customers(audit(hands.engine, audits))
+        with of_a_task(task):
+            sweep(context.engine, sweeps, fraction=random.random())  # noqa: S311
+            advance(context.engine, ERASURES_AT_ONCE)
+            audit(context.engine, audits)
+            wake()
+            for sealer in sealers:
+                sealer.seal(context.engine)
+            with context.engine.begin() as connection:
+                feed_watch.look(partial(feed.head, connection))
+            watch_askers(context.engine, context.settings)
+            carry_out(context.engine, brake_limits, ring)
 
-    @app.task(name=FORGET_OLD, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    @app.task(name=FORGET_OLD, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def forget_old(task: Any) -> None:
-        with _at_the_border(task):
-            forget(hands.engine, ages)
+        with of_a_task(task):
+            forget(context.engine, ages)
+
+    _add_lifecycle(app, context)
+    if context.inquiries is not None:
+        _add_inquiries(app, context, context.inquiries, wake)
+
+
+def _add_lifecycle(app: Celery, context: WorkerContext) -> None:
+    @app.task(name=TELL_CALENDAR, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
+    def tell_of_expiries(task: Any) -> None:
+        with _of_a_task(task, deployment=context.deployment):
+            tell_calendar(context.engine)
+
+    ottu = context.ottu
+    if ottu is None:
+        return
+    asks = AskAgreementPolicy.of(context.settings, context.fingerprint_key)
+
+    @app.task(name=ASK_AGREEMENTS, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
+    def ask_about_agreements(task: Any) -> None:
+        with _of_a_task(task, deployment=context.deployment):
+            ask_agreements(context.engine, ottu, asks, jitter=random.random())  # noqa: S311
+
+
+def _add_inquiries(app: Celery, context: WorkerContext, ottu: Inquiries, wake: Callable[[], None]) -> None:
+    policy = InquiryPolicy.of(context.settings, context.fingerprint_key)
+
+    @app.task(name=INQUIRE_DUE, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
+    def inquire_payments(task: Any) -> None:
+        with _of_a_task(task, deployment=context.deployment):
+            if inquire_due(context.engine, ottu, policy, jitter=random.random()):  # noqa: S311
+                wake()
 
 
 @contextmanager
-def _at_the_border(task: Any) -> Iterator[None]:
-    """Every line that a task logs carries its id; no failure gets past here, and the row that it left is still due.
+def _of_a_task(task: Any, *, deployment: str) -> Iterator[None]:
+    """Put the task's id on every log line, and let no failure pass.
 
-    Celery would log the failure's text. A database's can quote a row, and a row can hold a token: types and places only.
+    A message of another deployment is logged. Its work is done all the same: it names nothing of the other one's.
     """
-    with structlog.contextvars.bound_contextvars(task_id=task.request.id):
-        try:
-            yield
-        except DBAPIError as error:
-            sqlstate = getattr(error.orig, "sqlstate", None)
-            log.warning("task_failed", task=task.name, error=type(error).__name__, sqlstate=sqlstate)
-        except Exception as error:  # noqa: BLE001  (a process's border)
-            frames = traceback.extract_tb(error.__traceback__)
-            where = [f"{f.filename}:{f.lineno} {f.name}" for f in frames[-8:]]
-            log.error("task_failed", task=task.name, error=type(error).__name__, where=where)
+    with structlog.contextvars.bound_contextvars(task_id=task.request.id), at_the_border(task.name):
+        sender = (task.request.headers or {}).get(DEPLOYMENT_HEADER, deployment)
+        if sender != deployment:
+            log.warning("message_of_another_deployment", task=task.name, deployment=str(sender)[:40])
+        yield

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from cardsync.cli.version import show
 from cardsync.errors import CardsyncError, Misconfigured
 
 
@@ -22,21 +23,30 @@ class _Entry(NamedTuple):
     summary: str
 
 
-# A command's module is `cardsync.cli.<attribute>`.
+# A command stands in `cardsync.cli.<attribute>` under the same name, or in `<module>:<name>`.
 COMMANDS: Final[dict[str, _Entry]] = {
-    "beat": _Entry("beat", "Run one beat, which sends the schedule's ticks."),
+    "beat": _Entry("beat", "Run one beat, which sends the ticks of the schedule."),
     "brake": _Entry("brake", "Show or release the brake on removals."),
-    "customers": _Entry("customers", "Make customers known, or erase one."),
+    "cards": _Entry("show_customers:cards", "List a customer's cards."),
+    "console": _Entry("console_server:console_command", "Run the operators' console."),
+    "customers": _Entry("customers", "Show a customer, make customers known, or erase one."),
     "db": _Entry("db", "Migrate the database, and let others read it."),
+    "deliveries": _Entry("deliveries", "List, show or replay deliveries of notifications to endpoints."),
     "deletions": _Entry("deletions", "Ask for deletions, list, show or replay them; verify their receipts."),
     "dev": _Entry("dev", "Run everything on this machine, with embedded services."),
     "doctor": _Entry("doctor", "Check settings, services and credentials; say what to do."),
+    "endpoints": _Entry("endpoints", "Add or change endpoints, which get notifications or changes."),
     "events": _Entry("events", "List, show or replay notifications."),
-    "explain": _Entry("explain", "Say why the registry says of a card what it says."),
-    "keys": _Entry("keys", "Create, list or revoke keys of the HTTP API."),
-    "plan": _Entry("plan", "Say how stale customers get under the budget."),
-    "reconcile": _Entry("reconcile", "Bring customers in line with Ottu's list, now."),
+    "explain": _Entry("explain", "Explain a card's current status."),
+    "health": _Entry("health", "Tell whether this host's worker or beat is at work."),
+    "keys": _Entry("keys", "Create, list or revoke keys of the HTTP API; list the tokens they read."),
+    "operators": _Entry("operators", "Invite, list or disable operators of the console; verify their journal."),
+    "plan": _Entry("plan", "Forecast how stale customers get under the budget."),
+    "reconcile": _Entry("reconcile", "Reconcile customers with Ottu's list, now."),
+    "recover": _Entry("recover", "Ask Ottu about payments whose notifications never came."),
+    "secret": _Entry("secret", "Change CARDSYNC_SECRET_KEY while everything runs."),
     "simulator": _Entry("simulator", "Run the stand-in for Ottu alone."),
+    "spool": _Entry("spool", "List, restore or drop notifications that were set aside on disk."),
     "web": _Entry("web", "Run the web server."),
     "worker": _Entry("worker", "Run one worker."),
 }
@@ -52,7 +62,8 @@ class _LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        command: click.Command = getattr(importlib.import_module(f"cardsync.cli.{entry.attribute}"), entry.attribute)
+        module, _, name = entry.attribute.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"cardsync.cli.{module}"), name or module)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -83,7 +94,9 @@ def _line_of(error: Exception) -> str | None:
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cardsync", message="cardsync %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version and exit."
+)
 def main() -> None:
     """Keep a registry of card tokens that always says what Ottu says.
 

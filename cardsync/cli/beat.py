@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import click
 
-from cardsync import logs, metrics_files, settings
+from cardsync import logs, metrics_multiprocess, settings
+from cardsync.cli import health_port as port_options
 
 
 @click.command()
-def beat() -> None:
-    """Run one beat, which sends the schedule's ticks. Any number may run: one of them leads."""
+@port_options.options
+def beat(health_host: str, health_port: int | None) -> None:
+    """Run one beat, which sends the ticks of the schedule. Any number may run: one of them leads."""
     loaded = settings.load("database", "broker")
-    metrics_files.prepare(loaded.data_dir)
+    metrics_multiprocess.prepare(loaded.data_dir)
     logs.configure(loaded, "beat")
     from workers.main import run_beat  # after the place of the metrics is chosen
 
-    run_beat(loaded)
+    with port_options.served(loaded, "beat", host=health_host, port=health_port):
+        run_beat(loaded)

@@ -1,47 +1,102 @@
-"""``cardsync brake``: the brake that stops removals when a pass of sweeps would remove too much at once."""
+"""``cardsync brake``: the brake that stops removals when the lists of recent looks lack too many cards."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import click
 
 from cardsync.cli import console
-from cardsync.store import customers, gate, operator
-from cardsync.store.brake import release_brake
+from cardsync.core.brake import Limits
+from cardsync.settings import Settings
+from cardsync.store import brake as store
+from cardsync.store.deletions import askers
+from cardsync.stories.release_brake import release_brake
+from cardsync.stories.release_deletions import release_deletions
+
+SHOWN: int = 10  # on a terminal; JSON has more
+ASKERS = ("asker", "held_since", "day", "asked", "deletions_held")
+CUSTOMERS = ("customer", "environment", "customer_id", "reconciled_at")
 
 
 @click.group()
 def brake() -> None:
-    """Show or release the brake on removals."""
+    """Show or release the brakes: on removals, and on requests for deletions."""
 
 
 @brake.command()
 @console.json_option
 def show(as_json: bool) -> None:
-    """Say whether the brake is on, and what it holds back."""
-    with console.engine(console.load("database")) as engine, engine.connect() as connection:
-        state = gate.state(connection)
-        held = operator.customers_held(connection)
-    facts = {
-        "engaged_at": state.brake_engaged_at,
-        "customers_held": held,
-        "pass_cards": state.pass_cards,
-        "pass_removed": state.pass_removed,
-    }
+    """Say whether the brake is on, since when, for which customers, and which list engaged it."""
+    loaded = console.load("database")
+    limits = _limits(loaded)
+    with console.engine(loaded) as engine, engine.connect() as connection:
+        state = store.state(connection, limits)
+        requests = [dataclasses.asdict(one) for one in askers.held(connection)]
     if as_json:
-        console.print_json({"engaged": state.brake_engaged_at is not None, **facts})
+        facts = {"engaged": state.engaged_at is not None, **dataclasses.asdict(state), **_settings(limits)}
+        console.print_json({**facts, "requests": requests})
         return
-    click.echo("The brake is on: nothing is removed." if state.brake_engaged_at else "The brake is off.")
-    console.print_facts(facts)
-    if state.brake_engaged_at:
+    click.echo("The brake is on: nothing is removed." if state.engaged_at else "The brake is off.")
+    facts = dataclasses.asdict(state)
+    console.print_facts({k: v for k, v in facts.items() if k not in ("example", "held", "lost")} | _settings(limits))
+    if state.example is not None:
+        of = state.example
+        click.echo(
+            f"\nThe list that engaged it, of {of['environment']} {console.printable(of['customer_id'])} (customer"
+            f" {of['customer']}, observation {of['observation_no']}), should have confirmed {of['expected']} cards and"
+            f" lacked {of['lacked']}."
+        )
+    for title, customers in (("Held", state.held), ("Lost cards before it was on", state.lost)):
+        if customers:
+            click.echo(f"\n{title}, by number:")
+            console.print_rows(CUSTOMERS, customers[:SHOWN])
+    if state.engaged_at:
         console.note("Look at Ottu's answers first; then let removals go on with: cardsync brake release")
+    click.echo("\nRequests for deletions are held of:" if requests else "\nNo requests for deletions are held.")
+    if requests:
+        console.print_rows(ASKERS, requests)
+        console.note(
+            "Ask them first; then: cardsync brake release --requests [--asker NAME], or: cardsync deletions cancel ID"
+        )
 
 
 @brake.command()
-def release() -> None:
-    """Let removals go on, counted from zero, and have the customers looked at again whom the brake held."""
-    with console.engine(console.load("database")) as engine, engine.begin() as connection:
-        held = customers.release_held(connection)  # customers before the gate: the order in which all others lock them
-        was_on = release_brake(connection)
-    click.echo("The brake is released." if was_on else "The brake was not on.")
-    if held:
-        click.echo(f"{held} customers are looked at again.")
+@click.option(
+    "--accept",
+    type=click.IntRange(0, 1_000_000),
+    default=0,
+    metavar="N",
+    help="Remove the held cards of at most N customers. Only if you know that the cards are gone.",
+)
+@click.option("--requests", is_flag=True, help="Release held requests for deletions instead: they are called for.")
+@click.option("--asker", help="With --requests: only those of this asker, as `brake show` names it.")
+def release(accept: int, requests: bool, asker: str | None) -> None:
+    """Let removals go on, watched, and look at the held customers again, a few at a time.
+
+    If the lists still lack cards, the brake is on again after a handful of customers. The brake on requests for deletions is
+    another one: it is released with --requests.
+    """
+    if asker is not None and not requests:
+        raise click.UsageError("--asker goes with --requests")
+    loaded = console.load("database")
+    with console.engine(loaded) as engine:
+        if requests:
+            names, number = release_deletions(engine, by=console.os_user(), asker=asker)
+            click.echo(f"{len(names)} askers are released; {number} deletions are called for.")
+            return
+        released = release_brake(engine, _limits(loaded), accept=accept)
+    click.echo("The brake is released." if released.was_engaged else "The brake was not on.")
+    if released.was_engaged and released.customers_held:
+        click.echo(
+            f"{released.customers_held} customers are looked at again by and by, {len(released.due_now)} of them now;"
+            " see: cardsync brake show"
+        )
+
+
+def _limits(loaded: Settings) -> Limits:
+    return Limits(loaded.removal_brake_share, loaded.removal_brake_floor)
+
+
+def _settings(limits: Limits) -> dict[str, object]:
+    return {"share": limits.share, "floor": limits.floor}

@@ -2,7 +2,7 @@
 
 Data goes to standard output, and everything else to standard error: progress, notes, failures. On a terminal
 there are tables and bars; elsewhere plain lines, columns parted by tabs. Texts that others chose (a
-customer's id) are shown with their control characters escaped: they never drive a terminal.
+customer's id) are shown with their control characters escaped, so that they never control a terminal.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import getpass
 import json
 import math
 import os
+import re
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +29,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cardsync import db, settings
-from cardsync.errors import Misconfigured
 from cardsync.settings import Need, Settings
 
 STATEMENT_TIMEOUT_MS: Final = 30_000  # a person waits, and may ask for more than a request may
@@ -54,23 +56,11 @@ def load(*needs: Need) -> Settings:
     return settings.load(*needs)
 
 
-def database_url(loaded: Settings) -> str:
-    """The database's address. Raises ``Misconfigured`` if it is not set, or no address of PostgreSQL's."""
-    if loaded.database_url is None:
-        raise Misconfigured("CARDSYNC_DATABASE_URL is missing")
-    url = loaded.database_url.get_secret_value()
-    try:
-        db.sqlalchemy_url(url)
-    except (ArgumentError, ValueError):  # their texts may quote parts of it, and it holds a password
-        raise Misconfigured("CARDSYNC_DATABASE_URL is wrong: not a well-formed address") from None
-    return url
-
-
 @contextmanager
 def engine(loaded: Settings, *, connections: int = 2) -> Iterator[Engine]:
     """An engine for the time of one command."""
     made = db.make_engine(
-        database_url(loaded),
+        loaded.database(direct=True),
         name="cardsync cli",
         pool_size=connections,
         statement_timeout_ms=STATEMENT_TIMEOUT_MS,
@@ -88,11 +78,13 @@ def database_error(error: Exception) -> str | None:
     if not isinstance(error, DBAPIError | DriverError):
         return "the database's client failed" if isinstance(error, SQLAlchemyError) else None
     origin = error.orig if isinstance(error, DBAPIError) else error
+    if (why := db.unusable(error)) is not None:
+        return why
     if isinstance(origin, driver_errors.UndefinedTable | driver_errors.InvalidSchemaName):
         return "the database is not migrated; run: cardsync db upgrade"
     if isinstance(origin, driver_errors.InsufficientPrivilege):
         what = origin.diag.message_primary or "permission denied"
-        return f"the database's login may not do this ({what}); docs/deployment.md says which command runs as whom"
+        return f"the database's login may not do this ({what}); docs/deployment.md says which login each command needs"
     if isinstance(origin, DriverError) and origin.diag.message_primary:
         # The primary message names things; values stand in the detail, which is left out.
         return f"the database refused: {origin.diag.message_primary}"
@@ -128,8 +120,19 @@ def os_user() -> str:
 
 
 def print_json(value: object) -> None:
-    """Print ``value`` as JSON: moments as RFC 3339, in UTC."""
-    click.echo(json.dumps(value, default=_json, ensure_ascii=False, indent=2))
+    """Print ``value`` as JSON: moments as RFC 3339, in UTC; readable in every script, and without power over a terminal."""
+    click.echo(_UNSEEN.sub(_as_escape, json.dumps(value, default=_json, ensure_ascii=False, indent=2)))
+
+
+# What JSON leaves as it is, and a terminal obeys: DEL, C1 controls, direction marks and other invisible signs.
+_UNSEEN: Final = re.compile(
+    "[\\x7f-\\x9f\\xad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb\\U000e0000-\\U000e007f]"
+)
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    """The character as JSON escapes it, so that a program reads the same text."""
+    return json.dumps(found[0])[1:-1]
 
 
 def _json(value: object) -> str:
@@ -143,7 +146,9 @@ def _json(value: object) -> str:
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Print those columns of the rows: a table on a terminal, lines parted by tabs elsewhere."""
+    """Print those columns of the rows: a table on a terminal, lines parted by tabs elsewhere. An empty list says so beside it."""
+    if not rows:
+        note("There is none.")
     console = Console()
     if not console.is_terminal:
         click.echo("\t".join(columns))
@@ -172,6 +177,25 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+@contextmanager
+def told_to_stop(stopping: threading.Event) -> Iterator[None]:
+    """Let SIGINT and SIGTERM set the event; a second one ends the process as it would any other."""
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(_number: int, _frame: object) -> None:
+        stopping.set()
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    for kind in before:
+        signal.signal(kind, stop)
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
 def fail(text: str) -> NoReturn:
     """End the command with one line and exit status 1."""
     raise Failed(text)
@@ -187,9 +211,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(label: str, total: int | None, *, time_to_go: bool = True) -> Iterator[Callable[[int, str], None]]:
-    """Show how far a long command is, on standard error; call the yielded function with steps and a remark.
+    """Show the progress of a long command on standard error; call the yielded function with steps and a remark.
 
-    Without ``time_to_go`` the pace so far tells nothing of the rest: the remark says what can be said.
+    Without ``time_to_go`` no time left is shown, because the speed so far does not predict the rest; the remark says what is
+    known.
     """
     console = Console(stderr=True)
     if not console.is_terminal:

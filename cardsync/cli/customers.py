@@ -1,7 +1,7 @@
-"""``cardsync customers import``: customers whom no notification has named yet, from a file. (``erase`` stands in its own.)
+"""``cardsync customers import``: customers that no notification has named yet, from a file. (``erase`` has a module of its own.)
 
-Ottu offers no list of customers: who is neither hinted at nor imported is not known. Importing again changes nothing, and an
-interrupted import goes on where it stopped (``cardsync.enrol``).
+Ottu offers no list of customers: a customer that was neither in a notification nor imported is not known. Importing again changes
+nothing, and an interrupted import goes on where it stopped (``cardsync.stories.import_customers``).
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from sqlalchemy.exc import DBAPIError
 
 from cardsync.cli import console
 from cardsync.cli.erase import erase
-from cardsync.core.customer_lines import NoHeader
-from cardsync.enrol import Refusal, Source, enrol
-from cardsync.store.imports import ImportState
+from cardsync.cli.show_customers import show
+from cardsync.core.import_lines import WrongFile
+from cardsync.store.ops.imports import ImportState
+from cardsync.stories import import_customers as story
+from cardsync.stories.import_customers import Refusal, Source
 
 Keep = Callable[[Sequence[Refusal]], None]
 
 
 @click.group()
 def customers() -> None:
-    """Make customers known, or erase one."""
+    """Show a customer, make customers known, or erase one."""
 
 
 customers.add_command(erase)
+customers.add_command(show)
 
 
 @customers.command("import")
@@ -40,13 +43,14 @@ customers.add_command(erase)
 @click.option(
     "--bad-lines", type=click.Path(dir_okay=False, path_type=Path), help="Write all bad lines' numbers there."
 )
-@click.option("--restart", is_flag=True, help="Begin anew, where an interrupted import would go on.")
+@click.option("--restart", is_flag=True, help="Begin from the start, where an interrupted import would go on.")
 @console.json_option
 def import_customers(file: BinaryIO, bad_lines: Path | None, restart: bool, as_json: bool) -> None:
-    """Make the customers of FILE (or - for standard input) known, who are then looked at like all others.
+    """Make the customers of FILE (or - for standard input) known; they are then looked at like all others.
 
-    FILE is CSV with a header that names environment and customer_id, one customer a line; or JSON lines with
-    these two names. If it is interrupted, the same command goes on where it stopped; a pipe cannot be gone on with.
+    FILE is text in UTF-8: CSV with a header that names environment and customer_id (any order; separated by comma,
+    semicolon or tab), one customer a line; or JSON lines with these two names. If it is interrupted, the same command goes
+    on where it stopped; an import from a pipe begins again.
     """
     source = Source.of(file)
     if bad_lines is not None and bad_lines.exists() and Path(file.name).exists() and bad_lines.samefile(file.name):
@@ -56,7 +60,7 @@ def import_customers(file: BinaryIO, bad_lines: Path | None, restart: bool, as_j
     with console.engine(console.load("database")) as engine:
         so_far = source.begin(engine, restart=restart)
         if so_far.line:
-            console.note(f"Going on after line {so_far.line} (--restart begins anew).")
+            console.note(f"Going on after line {so_far.line} (--restart begins from the start).")
         with _kept(bad_lines, after_line=so_far.line) as keep:
             _import(engine, source, so_far, keep, as_json)
 
@@ -72,8 +76,8 @@ def _import(engine: Engine, source: Source, so_far: ImportState, keep: Keep, as_
 
         advance(so_far.offset_bytes, "")
         try:
-            enrol(engine, source, so_far, keep=keep, told=told)
-        except NoHeader as error:
+            story.import_customers(engine, source, so_far, keep=keep, told=told)
+        except WrongFile as error:
             raise click.UsageError(str(error)) from None
         except KeyboardInterrupt:
             interrupted = True
@@ -106,7 +110,7 @@ def _report(summary: ImportState, as_json: bool) -> None:
 
 @contextmanager
 def _kept(path: Path | None, *, after_line: int) -> Iterator[Keep]:
-    """Where bad lines are written, as JSON lines: those after ``after_line`` are written anew, since their batch was not
+    """Where bad lines are written, as JSON lines: those after ``after_line`` are written again, since their batch was not
     committed. Raises ``click.UsageError`` if the file to go on with is another's.
     """
     if path is None:

@@ -1,6 +1,6 @@
-"""``cardsync deletions``: ask for a card to be gone, see how far it is, and verify that no receipt was changed.
+"""``cardsync deletions``: request the deletion of a card, follow it, and verify that no receipt was changed.
 
-A request here is the same as over HTTP or in SQL: it is noted, and a running worker does the rest.
+A request here is the same as over HTTP or in SQL: it is stored, and a running worker does the rest.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from typing import Any, Final
 import click
 from sqlalchemy import Connection
 
-from cardsync.cli import console
-from cardsync.core.cards import is_storable, looks_like_full_number
+from cardsync import db
+from cardsync.cli import chains, console
+from cardsync.cli.show_customers import customer_option, number_of
+from cardsync.core.card_numbers import looks_like_full_number
+from cardsync.core.cards import Environment
+from cardsync.core.fields import is_storable
 from cardsync.core.idempotency import is_key, request_hash
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
-from cardsync.store import deletions as store
-from cardsync.store import receipts
-from cardsync.store.deletions import Deletion, PublicStatus
+from cardsync.store import seals
+from cardsync.store.deletions import receipts
+from cardsync.store.deletions import requests as store
+from cardsync.store.deletions.requests import Deletion, PublicStatus
 
 LIST_COLUMNS: Final = ("deletion_id", "requested_at", "status", "card_id", "requested_by", "attempts", "error")
 LIST_MAX: Final = 10_000
@@ -51,13 +56,13 @@ def refuse_where_ottu_deletes_nothing(loaded: Settings) -> None:
         raise Misconfigured("OTTU_CARDS_API is unavailable: no card can be deleted there")
 
 
-reason_option = click.option("--reason", callback=check_reason, help="Why; kept with it, so without a person's name.")
+reason_option = click.option("--reason", callback=check_reason, help="Why. It is stored, so write no person's name.")
 key_option = click.option("--idempotency-key", callback=check_key, help="The same key again gives the same answer.")
 
 
 @click.group()
 def deletions() -> None:
-    """Ask for deletions, list, show or replay them; verify their receipts."""
+    """Ask for deletions, list, show, replay or cancel them; verify their receipts."""
 
 
 @deletions.command()
@@ -94,13 +99,18 @@ def request(
 
 
 @deletions.command("list")
-@click.option("--status", type=click.Choice(store.STATUSES), help="Only those.")
-@click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True, help="How many.")
+@click.option("--status", type=click.Choice(store.STATUSES), help="Only deletions in this state.")
+@customer_option
+@click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True, help="At most this many.")
 @console.json_option
-def list_deletions(status: PublicStatus | None, limit: int, as_json: bool) -> None:
+def list_deletions(
+    status: PublicStatus | None, customer: tuple[Environment, str] | None, limit: int, as_json: bool
+) -> None:
     """List deletions, the newest first."""
     with console.engine(console.load("database")) as engine, engine.connect() as connection:
-        rows = [dataclasses.asdict(one) for one in store.listing(connection, status=status, limit=limit)]
+        whose = None if customer is None else number_of(connection, *customer)
+        found = store.listing(connection, status=status, limit=limit, customer=whose)
+    rows = [dataclasses.asdict(one) for one in found]
     if as_json:
         console.print_json(rows)
     else:
@@ -136,42 +146,34 @@ def replay(deletion_id: uuid.UUID) -> None:
 
 
 @deletions.command()
-@click.option(
-    "--noted", "noted_hex", metavar="HASH", help="A head's hash of an earlier time: is it still in the chain?"
-)
+@click.argument("deletion_id", type=click.UUID)
+def cancel(deletion_id: uuid.UUID) -> None:
+    """End a deletion for which Ottu was not called yet; its card is active again."""
+    with console.engine(console.load("database")) as engine, engine.begin() as connection:
+        deletion = _find(connection, deletion_id)
+        cancelled = store.cancel(connection, deletion_id, by=console.os_user())
+    if not cancelled:
+        console.fail(f"deletion {deletion_id} is {deletion.status}, and Ottu was called for it")
+    click.echo(f"Deletion {deletion_id} is cancelled.")
+
+
+@deletions.command()
+@chains.noted_option
 @console.json_option
 def verify(noted_hex: str | None, as_json: bool) -> None:
-    """Recompute the chain of all receipts, and print the hash of its head.
+    """Recompute the chain of all receipts, check its seals, and print the hash of its head.
 
-    Keep that hash elsewhere: it vouches for everything before it, and only it can show that the end was cut off.
+    A seal is made with CARDSYNC_SECRET_KEY, about a second after a step. Without that key a sealed step cannot be changed
+    unseen, not even by the owner of the database. Keep the head's hash somewhere else: it, or the worker's log, shows that
+    the end was cut off.
     """
-    noted = None if noted_hex is None else _hash(noted_hex)
-    with console.engine(console.load("database")) as engine, engine.connect() as connection:
-        verified = receipts.verify(connection, noted=noted)
-    facts: dict[str, object] = {
-        "steps": verified.steps,
-        "head": verified.head.hex(),
-        "broken_at": verified.broken_at,
-        **({} if noted is None else {"noted_at": verified.noted_at}),
-    }
-    if as_json:
-        console.print_json({"whole": verified.broken_at is None, **facts})
-    else:
-        console.print_facts(facts)
-    if verified.broken_at is not None:
-        console.fail(f"the chain is broken at step {verified.broken_at}")
-    if noted not in (None, receipts.BEFORE_THE_FIRST) and verified.noted_at is None:
-        console.fail("the noted hash is not in the chain: receipts were changed or cut off since")
-
-
-def _hash(text: str) -> bytes:
-    try:
-        noted = bytes.fromhex(text)
-    except ValueError:
-        noted = b""
-    if len(noted) != len(receipts.BEFORE_THE_FIRST):
-        raise click.BadParameter("must be 64 hexadecimal digits", param_hint="--noted")
-    return noted
+    noted = chains.noted_hash(noted_hex)
+    loaded = console.load("database", "secret")
+    with console.engine(loaded) as engine, engine.connect() as connection:
+        keys = [seals.RECEIPTS.key(key.secret) for key in loaded.key_ring().keys]
+        verified = receipts.verify(connection, noted=noted, keys=keys)
+        now = db.moment(connection)
+    chains.tell(seals.RECEIPTS, verified.steps, verified, noted=noted, now=now, as_json=as_json)
 
 
 def _find(connection: Connection, deletion_id: uuid.UUID) -> Deletion:

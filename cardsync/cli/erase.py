@@ -1,6 +1,6 @@
-"""``cardsync customers erase``: forget a person, in both environments.
+"""``cardsync customers erase``: erase a person, in both environments.
 
-The request is noted and running workers do it; waiting for it only looks, so an interrupted wait changes nothing.
+The request is stored and running workers do it. Waiting only reads, so an interrupted wait changes nothing.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ from typing import Any, Final
 import click
 from sqlalchemy import Engine
 
-from cardsync import erase as story
 from cardsync.cli import console
 from cardsync.cli.deletions import key_option, reason_option, refuse_where_ottu_deletes_nothing
 from cardsync.core.cards import is_customer_id
 from cardsync.core.idempotency import request_hash
-from cardsync.store import operator
-from cardsync.store.deletions import Deletion
-from cardsync.store.erasures import Erasure
+from cardsync.store.deletions.erasures import Erasure
+from cardsync.store.deletions.requests import Deletion
+from cardsync.store.ops import operator
+from cardsync.stories import erase as story
 
 COLUMNS: Final = ("deletion_id", "environment", "card_id", "status", "attempts", "error")
 POLL_SECONDS: Final = 0.5
+ASKER_MAX: Final = 110  # characters
 
 
 @click.command()
 @click.argument("customer_id")
 @reason_option
 @key_option
-@click.option("--wait", is_flag=True, help="Wait until it is done, or needs somebody.")
+@click.option("--wait", is_flag=True, help="Wait until it is done, or needs an operator.")
 @click.option(
-    "--timeout", type=click.FloatRange(0, 86_400), default=600.0, show_default=True, help="Wait so many seconds."
+    "--timeout",
+    type=click.FloatRange(0, 86_400),
+    default=600.0,
+    show_default=True,
+    help="Wait at most this many seconds.",
 )
 @console.json_option
 def erase(
@@ -40,7 +45,7 @@ def erase(
 ) -> None:
     """Delete all cards of CUSTOMER_ID, prove it, and remove names and masked numbers.
 
-    Both environments are asked. Receipts stay. A customer nothing is known of is asked for, too.
+    Ottu is asked in both environments, also for an unknown customer. Receipts stay.
     """
     if not is_customer_id(customer_id):
         raise click.BadParameter("must be 1 to 64 storable characters", param_hint="CUSTOMER_ID")
@@ -49,9 +54,10 @@ def erase(
     asker = console.os_user()
     hashed = request_hash(asker, {"kind": "erasure", "customer_id": customer_id, "reason": reason})
     with console.engine(loaded) as engine:
-        begun = story.begin(engine, story.Wish(customer_id, asker, reason, idempotency_key, hashed))
+        known_as = f"cli:{asker}"[:ASKER_MAX]
+        begun = story.begin(engine, story.Wish(customer_id, asker, reason, idempotency_key, hashed, asker=known_as))
         with engine.begin() as connection:
-            operator.let_sweep_ring(connection, begun.customers)  # nobody rings from here
+            operator.let_sweep_ring(connection, begun.customers)  # this command has no bell
         if wait:
             erasure, deletions = _wait(engine, begun.erasure_id, timeout)
         else:
@@ -67,7 +73,7 @@ def _show(engine: Engine, erasure_id: uuid.UUID) -> tuple[Erasure, list[Deletion
 
 
 def _wait(engine: Engine, erasure_id: uuid.UUID, seconds: float) -> tuple[Erasure, list[Deletion]]:
-    """Wait until the erasure is done, somebody must see to it, or the time is over."""
+    """Wait until the erasure is done or needs an operator, or the time is over."""
     deadline = time.monotonic() + seconds
     with console.progress("cards", None) as advance:
         finished = 0

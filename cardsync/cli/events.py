@@ -1,14 +1,18 @@
-"""``cardsync events``: the notifications that came in, without what their hints say."""
+"""``cardsync events``: the notifications that were received, without the cards in their hints."""
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from typing import Final, get_args
 
 import click
 
 from cardsync.cli import console
+from cardsync.cli.show_customers import customer_option
+from cardsync.core.cards import Environment
 from cardsync.store import inbox
+from cardsync.store.console.customers import identity_of_card
 
 LIST_COLUMNS: Final = ("event_id", "received_at", "status", "kind", "environment", "customer_id", "last_error")
 LIST_MAX: Final = 10_000
@@ -20,13 +24,37 @@ def events() -> None:
 
 
 @events.command("list")
-@click.option("--status", type=click.Choice(get_args(inbox.Status)), help="Only those.")
-@click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True, help="How many.")
+@click.option("--status", type=click.Choice(get_args(inbox.Status)), help="Only notifications in this state.")
+@customer_option
+@click.option("--card", "card_id", type=click.UUID, help="Only those that named this card.")
+@click.option("--session", "session_id", help="Only those of this payment.")
+@click.option("--since", type=click.DateTime(), help="Only those received since then, in UTC.")
+@click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True, help="At most this many.")
 @console.json_option
-def list_events(status: inbox.Status | None, limit: int, as_json: bool) -> None:
-    """List notifications, the newest first."""
+def list_events(
+    status: inbox.Status | None,
+    customer: tuple[Environment, str] | None,
+    card_id: uuid.UUID | None,
+    session_id: str | None,
+    since: dt.datetime | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List notifications, the newest first.
+
+    A notification keeps what it says of a customer, a payment and a card for CARDSYNC_INBOX_CONTENT_DAYS.
+    """
     with console.engine(console.load("database")) as engine, engine.connect() as connection:
-        rows = inbox.listing(connection, status=status, limit=limit)
+        if card_id is not None and customer is None:
+            customer = identity_of_card(connection, card_id)
+        wanted = inbox.Wanted(
+            status=status,
+            customer=customer,
+            session_id=session_id,
+            card_id=card_id,
+            since=None if since is None else since.replace(tzinfo=dt.UTC),
+        )
+        rows = inbox.listing(connection, wanted, limit=limit)
     if as_json:
         console.print_json(rows)
     else:

@@ -1,4 +1,4 @@
-"""``cardsync plan``: what to expect of the schedule under the budget: ages, times to detect, and what another budget changes."""
+"""``cardsync plan``: forecast the schedule under the budget: ages, times to detect, and what another budget changes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, Final
 import click
 
 from cardsync.cli import console
-from cardsync.core import outlook, planner
-from cardsync.core.allowance import SECONDS_A_DAY, allowed, sweeps_a_day
+from cardsync.core import change_rate, planner
+from cardsync.core.call_budget import SECONDS_A_DAY, allowed, sweeps_a_day
 from cardsync.core.planner import Forecast, Group
 from cardsync.settings import Settings
-from cardsync.store import ledger, schedule
+from cardsync.store import schedule
+from cardsync.store.calls import ledger
 from cardsync.store.schedule import Roll
 
 BUDGETS: Final = {"half": 0.5, "today's": 1.0, "double": 2.0}
@@ -35,19 +36,20 @@ class Basis:
     changes_from: str
 
     def forecast(self, factor: float = 1.0) -> Forecast:
-        """What comes of so many times the budget, while hints and deletions take what they take now."""
+        """The forecast for ``factor`` times the budget, while hints and deletions need as many calls as now."""
         routine = max(1.0, sweeps_a_day(round(self.daily_calls * factor), self.urgent_calls_a_day))
         return planner.forecast(self.groups, routine, shortest_days=self.shortest_days)
 
 
 @click.command()
-@click.option("--customers", type=click.IntRange(1), help="Plan for so many instead of those in the database.")
-@click.option("--changes-per-day", type=click.FloatRange(0, min_open=True), help="Their silent changes, all together.")
+@click.option("--customers", type=click.IntRange(1), help="Plan for this number instead of the database's.")
+@click.option("--changes-per-day", type=click.FloatRange(0, min_open=True), help="Silent changes of them all together.")
 @console.json_option
 def plan(customers: int | None, changes_per_day: float | None, as_json: bool) -> None:
-    """Say how stale customers get under the budget, and how soon a silent deletion is found.
+    """Forecast how stale customers get under the budget, and how soon a silent deletion is found.
 
-    From the database, or without one for --customers, of whom a tenth is then taken to make nine tenths of the changes.
+    The figures come from the database. With --customers no database is needed: a tenth of these customers is then assumed to
+    make nine tenths of the changes.
     """
     if customers is None and changes_per_day is not None:
         raise click.UsageError("--changes-per-day says how --customers change; those in the database are known")
@@ -61,7 +63,7 @@ def plan(customers: int | None, changes_per_day: float | None, as_json: bool) ->
 
 def _imagined(loaded: Settings, customers: int, changes_a_day: float | None) -> Basis:
     sweeps = allowed("sweep", loaded.ottu_daily_calls) / loaded.ottu_daily_calls
-    changes = changes_a_day or customers * outlook.PRIOR_CHANGES / outlook.PRIOR_DAYS
+    changes = changes_a_day or customers * change_rate.PRIOR_CHANGES / change_rate.PRIOR_DAYS
     return Basis(
         groups=planner.imagined(customers, changes),
         daily_calls=loaded.ottu_daily_calls,
@@ -79,7 +81,7 @@ def _of_the_database() -> Basis:
         roll = schedule.roll(connection)
         calls = ledger.spent_by_lane(connection)
     counts = list(roll.by_cadence)
-    counts[outlook.NEWCOMERS] += roll.newcomers
+    counts[change_rate.NEWCOMERS] += roll.newcomers
     if not sum(counts):
         console.fail("no customer is known yet; plan for a number of them with --customers")
     return Basis(
@@ -95,7 +97,7 @@ def _of_the_database() -> Basis:
 
 def _as_data(basis: Basis, forecasts: Mapping[str, Forecast]) -> dict[str, Any]:
     today = forecasts["today's"]
-    paced = planner.pace(basis.groups, today.routine_calls_a_day, shortest_days=basis.shortest_days)
+    intervals = planner.intervals_for(basis.groups, today.routine_calls_a_day, shortest_days=basis.shortest_days)
     return {
         "from": "database" if basis.roll else "estimate",
         "daily_calls": basis.daily_calls,
@@ -103,7 +105,8 @@ def _as_data(basis: Basis, forecasts: Mapping[str, Forecast]) -> dict[str, Any]:
         "now": None if basis.roll is None else asdict(basis.roll),
         **_counted(asdict(today)),
         "cadences": [
-            {**_counted(asdict(group)), "interval_days": paced.intervals_days[group.cadence]} for group in basis.groups
+            {**_counted(asdict(group)), "interval_days": intervals.intervals_days[group.cadence]}
+            for group in basis.groups
         ],
         "budgets": [
             {"daily_calls": round(basis.daily_calls * BUDGETS[name]), **_counted(asdict(forecast))}
@@ -113,7 +116,7 @@ def _as_data(basis: Basis, forecasts: Mapping[str, Forecast]) -> dict[str, Any]:
 
 
 def _counted(facts: dict[str, Any]) -> dict[str, Any]:
-    """Customers are counted in whole ones, though the arithmetic does not mind."""
+    """Customers are counted in whole numbers, though the arithmetic would take fractions."""
     return {**facts, "customers": round(facts["customers"])}
 
 
@@ -156,7 +159,7 @@ def _facts(basis: Basis, today: Forecast) -> dict[str, object]:
     if basis.roll is not None:
         now = basis.roll
         ages = [span(s / SECONDS_A_DAY) for s in (now.worst_age_seconds, now.median_age_seconds) if s is not None]
-        facts["now"] = f"oldest {ages[0]}, median {ages[1]}" if ages else "nobody was looked at yet"
+        facts["now"] = f"oldest {ages[0]}, median {ages[1]}" if ages else "no customer was looked at yet"
         facts["never looked at"] = f"{now.newcomers:,}"
         facts["dated in 30 days"] = f"{now.dated_in_a_month:,} looks, for expiring cards and expected charges"
     return facts

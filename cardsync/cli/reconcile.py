@@ -1,48 +1,42 @@
 """``cardsync reconcile``: bring one customer, or all of them, in line with Ottu's list, in this process.
 
-The rules: nobody's ticket is broken: who is being reconciled by a worker is waited for. A walk over all customers counts as a
-sweep, and goes on where an interrupted one stopped (``cardsync.walk``).
+Thin: one customer is ``stories.reconcile_now``, all of them are ``stories.resync``, which counts as a sweep and goes on where an
+interrupted one stopped.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import random
-import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import Engine
 
-from cardsync import logs, metrics_files
+from cardsync import logs, metrics_multiprocess
 from cardsync.cli import console
 from cardsync.core.cards import ENVIRONMENTS, Environment, is_customer_id
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
-from cardsync.store import budget, customers, freshness, gate, operator
-from cardsync.store.secret import check_secret
+from cardsync.store import customers, freshness
+from cardsync.store.access.secret_keys import fingerprint_key
 
 if TYPE_CHECKING:  # the stories choose the place of their metrics at import, which is after the settings are read
     from cardsync.ottu import OttuClient
-    from cardsync.reconcile import ReconcilePolicy, Result
-    from cardsync.store.walks import Walk
-    from cardsync.walk import Step, Walked
-
-POLL_SECONDS: Final = 0.1
-WAIT_BEYOND_LEASE_SECONDS: Final = 5.0  # a ticket of another process ends with its lease; then it is ours to take
-PAUSE_WAIT_SECONDS: Final = 120.0  # a pause that is longer than that is reported, not waited for
+    from cardsync.store.ops.resyncs import Resync
+    from cardsync.stories.reconcile import ReconcilePolicy
+    from cardsync.stories.resync import ResyncResult, Step
 
 
 @click.command()
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), help="The customer's environment.")
 @click.option("--customer", "customer_id", help="The customer's id.")
 @click.option("--all", "everybody", is_flag=True, help="All customers, in the order in which they came.")
-@click.option("--restart", is_flag=True, help="With --all: begin anew, where an interrupted pass would go on.")
+@click.option(
+    "--restart", is_flag=True, help="With --all: begin again, instead of going on with an interrupted resync."
+)
 @click.option(
     "--max-wait",
     type=click.FloatRange(0),
@@ -59,8 +53,8 @@ def reconcile(
 ) -> None:
     """Bring one customer, or all of them, in line with Ottu's list, now.
 
-    A pass over all uses the budget of calls that sweeps have, and waits for it to refill. Interrupted and run again, it goes
-    on with those whom nobody has looked at since it began.
+    With --all it is a full resync: it uses the budget of calls that sweeps have, and waits for it to refill. Interrupted and
+    run again, it goes on with the customers that were not looked at since it began.
     """
     if everybody == (customer_id is not None) or everybody == (environment is not None):
         raise click.UsageError("give --environment and --customer, or --all")
@@ -69,7 +63,7 @@ def reconcile(
     loaded = console.load("database", "secret", "ottu")
     if loaded.ottu_cards_api == "unavailable":
         raise Misconfigured("OTTU_CARDS_API is unavailable: there is no list to go by")
-    metrics_files.prepare(loaded.data_dir)
+    metrics_multiprocess.prepare(loaded.data_dir)
     logs.configure(loaded.model_copy(update={"log_level": "error"}), "cli")
     with _reconciler(loaded) as reconciler:
         if environment is not None and customer_id is not None:
@@ -82,69 +76,34 @@ def reconcile(
 
 @dataclass(frozen=True, slots=True)
 class _Reconciler:
-    """What one reconciliation needs."""
+    """What a reconciliation needs."""
 
     engine: Engine
     ottu: OttuClient
     policy: ReconcilePolicy
 
-    def bring_in_line(self, customer: int) -> Result:
-        """Mark the customer and reconcile it, or wait until another process has done so since this began."""
-        with self.engine.begin() as connection:
-            began = operator.moment(connection)
-            customers.mark_dirty(connection, customer, evidence_no=None, lane="read")
-            operator.hurry(connection, customer, lane="read")
-        deadline = time.monotonic() + self.policy.lease_seconds + WAIT_BEYOND_LEASE_SECONDS
-        while True:
-            result = self._try(customer, began)
-            if result.outcome not in ("not_due", "superseded") or time.monotonic() > deadline:
-                return result
-            time.sleep(POLL_SECONDS)
-
-    def _try(self, customer: int, began: dt.datetime) -> Result:
-        from cardsync.reconcile import Result, reconcile
-
-        with self.engine.begin() as connection:
-            if operator.reconciled_since(connection, customer, began):
-                return Result("unchanged")
-            operator.hurry(connection, customer, lane="read")
-        jitter = random.random()  # noqa: S311  (spreads retries, no secret)
-        return reconcile(self.engine, self.ottu, customer, self.policy, jitter=jitter)
-
-    def wait_while_paused(self) -> bool:
-        """Wait until the gate before Ottu opens; false if that takes long, or the budget is what is missing."""
-        deadline = time.monotonic() + PAUSE_WAIT_SECONDS
-        while time.monotonic() < deadline:
-            with self.engine.connect() as connection:
-                wait = gate.seconds_to_wait(connection, "read")
-                left = budget.calls_left(connection, daily_calls=self.policy.daily_calls, lane="read")
-            if not wait:
-                return left > 0
-            time.sleep(POLL_SECONDS)
-        return False
-
 
 @contextmanager
 def _reconciler(loaded: Settings) -> Iterator[_Reconciler]:
     from cardsync.ottu import OttuClient
-    from cardsync.reconcile import ReconcilePolicy
+    from cardsync.stories.reconcile import ReconcilePolicy
 
     with console.engine(loaded, connections=loaded.worker_threads + 1) as engine:
         with engine.begin() as connection:
-            check_secret(connection, loaded.secret_bytes())  # binds it, if this is the first to write cards
+            key = fingerprint_key(connection, loaded.key_ring())  # binds it, if this is the first to write cards
         client = OttuClient(loaded)
         try:
-            yield _Reconciler(engine, client, ReconcilePolicy.of(loaded))
+            yield _Reconciler(engine, client, ReconcilePolicy.of(loaded, key))
         finally:
             client.close()
 
 
 def _one(reconciler: _Reconciler, environment: Environment, customer_id: str, as_json: bool) -> None:
+    from cardsync.stories.reconcile_now import reconcile_now
+
     with reconciler.engine.begin() as connection:
         customer = customers.touch(connection, environment, customer_id).customer
-    result = reconciler.bring_in_line(customer)
-    if result.outcome == "paused" and reconciler.wait_while_paused():
-        result = reconciler.bring_in_line(customer)
+    result = reconcile_now(reconciler.engine, reconciler.ottu, customer, reconciler.policy)
     with reconciler.engine.connect() as connection:
         fresh = freshness.of(connection, environment, customer_id)
     facts = {
@@ -163,14 +122,15 @@ def _one(reconciler: _Reconciler, environment: Environment, customer_id: str, as
 
 
 def _all(reconciler: _Reconciler, threads: int, restart: bool, max_wait: float | None, as_json: bool) -> None:
-    from cardsync.walk import WalkPolicy, begin, walk
+    from cardsync.stories.resync import ResyncPolicy, begin, resync
 
     on, resumed = begin(reconciler.engine, by=console.os_user()[:100], restart=restart)
     if resumed:
         began = console.rfc3339(on.began_at)
-        console.note(f"Going on with the pass that {on.began_by} began at {began} (--restart begins anew).")
-    policy = WalkPolicy(reconciler.policy, threads, max_wait)
-    with _told_to_stop() as stopping, console.progress("customers", on.expected, time_to_go=False) as advance:
+        console.note(f"Going on with the resync that {on.began_by} began at {began} (--restart begins again).")
+    policy = ResyncPolicy(reconciler.policy, threads, max_wait)
+    stopping = threading.Event()
+    with console.told_to_stop(stopping), console.progress("customers", on.expected, time_to_go=False) as advance:
         shown = 0
 
         def told(step: Step) -> None:
@@ -178,28 +138,8 @@ def _all(reconciler: _Reconciler, threads: int, restart: bool, max_wait: float |
             advance(step.looked_at - shown, _remark(step))
             shown = step.looked_at
 
-        walked = walk(reconciler.engine, reconciler.ottu, policy, on, stopping=stopping, told=told)
-    _report(on, resumed, walked, as_json)
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second one ends the process as it would any other."""
-    stopping = threading.Event()
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(_number: int, _frame: object) -> None:
-        stopping.set()
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    for kind in before:
-        signal.signal(kind, stop)
-    try:
-        yield stopping
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        result = resync(reconciler.engine, reconciler.ottu, policy, on, stopping=stopping, told=told)
+    _report(on, resumed, result, as_json)
 
 
 def _remark(step: Step) -> str:
@@ -211,17 +151,17 @@ def _remark(step: Step) -> str:
     return ", ".join(parts)
 
 
-def _report(on: Walk, resumed: bool, walked: Walked, as_json: bool) -> None:
-    facts = {"began_at": on.began_at, "resumed": resumed, "expected": on.expected, **asdict(walked)}
+def _report(on: Resync, resumed: bool, result: ResyncResult, as_json: bool) -> None:
+    facts = {"began_at": on.began_at, "resumed": resumed, "expected": on.expected, **asdict(result)}
     if as_json:
         console.print_json(facts)
     else:
         console.print_facts(facts)
-    wrong = [f"{walked.failed} customers failed"] if walked.failed else []
-    wrong += [f"{walked.not_reached} not reached: {walked.stopped_because}"] if walked.not_reached else []
+    wrong = [f"{result.failed} customers failed"] if result.failed else []
+    wrong += [f"{result.not_reached} not reached: {result.stopped_because}"] if result.not_reached else []
     wrong += (
-        [f"removals of {walked.removals_held} customers are held; see: cardsync brake show"]
-        if walked.removals_held
+        [f"removals of {result.removals_held} customers are held; see: cardsync brake show"]
+        if result.removals_held
         else []
     )
     if wrong:

@@ -1,6 +1,6 @@
 """What a card is: frozen values that cannot hold a full card number and do not print a token.
 
-The promise: whoever holds a ``CardFacts`` may log it, and whoever holds a ``Token`` may log that too.
+The promise: ``CardFacts`` and ``Token`` may both be logged.
 A card's identity is (environment, customer_id, token): two customers can share a token (Ottu's documentation).
 """
 
@@ -10,41 +10,30 @@ import calendar
 import datetime as dt
 import hashlib
 import hmac
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from cardsync.core.card_numbers import last_four, looks_like_full_number
+from cardsync.core.fields import as_text, is_storable, read_digits, read_flag, read_text
 from cardsync.errors import UnusableCard
 
 Environment = Literal["sandbox", "production"]
 ENVIRONMENTS: Final[tuple[Environment, ...]] = ("sandbox", "production")
+CardStatus = Literal[
+    "unconfirmed",  # a hint named it, and no list has shown it
+    "active",  # a list showed it; it is served
+    "deleting",  # its deletion was asked for, and no list has proved it
+    "removed",  # a list proved that it is gone; it may come back
+]
+CARD_STATUSES: Final[tuple[CardStatus, ...]] = get_args(CardStatus)
+# A list showed the card, and none since has proved that it is gone.
+LISTED_STATUSES: Final[tuple[CardStatus, ...]] = ("active", "deleting")
 
 TOKEN_MAX: Final = 50  # characters; Ottu's OpenAPI description, schema Card
 CUSTOMER_ID_MAX: Final = 64  # characters; the same place
-TEXT_MAX: Final = 128  # longer than any text that Ottu documents for a card; what is longer is cut
 AGREEMENTS_MAX: Final = 100  # bounded like everything; a card serves a handful of agreements
 AGREEMENT_ID_MAX: Final = 128  # characters; schema Agreement
-
-# A primary account number has 13 to 19 digits (ISO/IEC 7812; Maestro's 12 too). Masks that may be kept (PCI DSS 3.4.1: at
-# most the first eight and the last four) never show more than eight digits in a row; eleven is the first run that no mask
-# shows. Separators do not hide a number: whatever is neither a letter, a digit nor a sign that masks use counts as one,
-# since a list of separators would miss the next dash or zero-width space.
-_SEPARATORS = re.compile(r"(?:[^\w*#•●]|_)+")
-_FULL_NUMBER = re.compile(r"\d{11,}")
-_LAST_FOUR = re.compile(r"([0-9]{4})[^0-9]*$")  # ASCII alone: other scripts' digits are no last four
-
-
-def looks_like_full_number(text: str) -> bool:
-    """Tell whether ``text`` shows more digits in a row than any mask that may be kept."""
-    return _FULL_NUMBER.search(_SEPARATORS.sub("", text)) is not None
-
-
-def masked(number: str) -> str:
-    """Return ``number`` as it may be kept: unchanged if it is a mask, else its last four digits behind asterisks."""
-    if not looks_like_full_number(number):
-        return number
-    last = _LAST_FOUR.search(_SEPARATORS.sub("", number))
-    return f"**** {last.group(1)}" if last else "****"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,11 +64,6 @@ class Token:
         return "Token(…)"
 
     __str__ = __repr__
-
-
-def is_storable(text: str) -> bool:
-    """Tell whether PostgreSQL can hold ``text``: no NUL, no lone surrogate."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def is_customer_id(value: object) -> bool:
@@ -114,9 +98,8 @@ class CardFacts:
 
     @property
     def last4(self) -> str | None:
-        """The last four digits that the mask shows."""
-        last = _LAST_FOUR.search(self.number or "")
-        return last.group(1) if last else None
+        """The last four digits that the mask ends in; ``None`` if it does not end in them."""
+        return last_four(self.number or "")
 
     @property
     def expires_on(self) -> dt.date | None:
@@ -132,57 +115,76 @@ class CardFacts:
         return dt.date(full_year, int(month), calendar.monthrange(full_year, int(month))[1])
 
     def over(self, older: CardFacts) -> CardFacts:
-        """Return these facts, with what is not said here taken from ``older``."""
+        """Return these facts, and those of ``older`` where nothing is said here."""
         said = {f.name: getattr(self, f.name) for f in fields(self)}
         return CardFacts(**{n: getattr(older, n) if v is None else v for n, v in said.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class ListedCard:
-    """One card of Ottu's list, or of a hint: its token and its facts."""
+    """One card of Ottu's list, or of a hint: its token and its facts.
+
+    ``unsaid`` names the facts that the source did not say, or said in two ways; a ``null`` is said. ``only_if_known``: the entry
+    confirms a card that is known, and makes none (``core.oddities``).
+    """
 
     token: Token
     facts: CardFacts
+    unsaid: frozenset[str] = frozenset()
+    only_if_known: bool = False
 
 
-def read_card(source: dict[str, object]) -> ListedCard:
-    """Read a card object of Ottu's, tolerating absent and unknown fields and odd types of what is not its identity.
+def read_card(source: Mapping[str, object]) -> ListedCard:
+    """Read a card object of Ottu's. Absent fields, unknown fields and odd types are tolerated, except in its identity.
 
     A number that is not masked is masked here. Raises ``UnusableCard`` if there is no usable token.
     """
-    token = source.get("token")
-    if not isinstance(token, str):
-        raise UnusableCard("a card without a token")
+    token = read_token(source.get("token"))
+    if token is None:
+        raise UnusableCard("a card without a usable token")
+    return ListedCard(token, read_facts(source))
+
+
+def read_token(value: object) -> Token | None:
+    """Return the token that a field holds, a whole number as its digits; ``None`` if it holds none that can be used.
+
+    Blanks around it are no part of it: they come from the way it was written, and would make it another card.
+    """
+    text = as_text(value)
+    if text is None or (isinstance(value, int) and value < 0):
+        return None
+    try:
+        return Token(text.strip() if len(text) <= TOKEN_MAX else text)
+    except UnusableCard:
+        return None
+
+
+def read_facts(source: Mapping[str, object]) -> CardFacts:
+    """Read the facts of a card object; what is absent or cannot be read is ``None``."""
     pg_name = source.get("pg_name")
     if pg_name is None:
         pg_name = source.get("pg")
-    return ListedCard(
-        Token(token),
-        CardFacts(
-            pg_code=_text(source.get("pg_code")),
-            pg_name=_text(pg_name),
-            brand=_text(source.get("brand")),
-            number=_text(source.get("number")),
-            expiry_month=_text(source.get("expiry_month")),
-            expiry_year=_text(source.get("expiry_year")),
-            is_expired=_flag(source.get("is_expired")),
-            is_preferred=_flag(source.get("is_preferred")),
-            cvv_required=_flag(source.get("cvv_required")),
-            agreements=_agreements(source.get("agreements")),
-            name_on_card=_text(source.get("name_on_card")),
-        ),
+    return CardFacts(
+        pg_code=read_text(source.get("pg_code")),
+        pg_name=read_text(pg_name),
+        brand=read_text(source.get("brand")),
+        number=read_text(source.get("number")),
+        expiry_month=read_digits(source.get("expiry_month")),
+        expiry_year=read_digits(source.get("expiry_year")),
+        is_expired=read_flag(source.get("is_expired")),
+        is_preferred=read_flag(source.get("is_preferred")),
+        cvv_required=read_flag(source.get("cvv_required")),
+        agreements=_agreements(source.get("agreements")),
+        name_on_card=read_text(source.get("name_on_card")),
     )
 
 
-def _text(value: object) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    text = str(value)
-    return masked(text)[:TEXT_MAX] if is_storable(text) else None
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
+def unsaid_facts(source: dict[str, object], facts: CardFacts) -> frozenset[str]:
+    """Return the names of the facts that a card object does not say: absent, or there and not readable. A ``null`` is said."""
+    names = {field.name for field in fields(CardFacts)}
+    keys = {name: ("pg_name", "pg") if name == "pg_name" else (name,) for name in names}
+    said = {name for name in names if any(key in source and source[key] is None for key in keys[name])}
+    return frozenset(name for name in names - said if getattr(facts, name) is None)
 
 
 def _agreements(value: object) -> tuple[str, ...] | None:
@@ -190,5 +192,5 @@ def _agreements(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, list):
         return None
     ids = (item.get("id") if isinstance(item, dict) else item for item in value)
-    usable = {str(i) for i in ids if isinstance(i, str | int) and not isinstance(i, bool)}
+    usable = {text for i in ids if (text := as_text(i)) is not None}
     return tuple(sorted(i for i in usable if 0 < len(i) <= AGREEMENT_ID_MAX and is_storable(i))[:AGREEMENTS_MAX])

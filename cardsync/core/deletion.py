@@ -1,9 +1,36 @@
-"""A deletion's machine: a table from phase and event to the next phase, and what a list says of a deletion under way.
+"""A deletion's state machine: why each phase exists, what moves it, and what a list says of a deletion under way.
+
+Somebody asks for a card to be deleted. The card leaves ``active`` at once, in the asker's transaction. From then on one question
+is open: *does Ottu still have the card?* Ottu's answers to DELETE do not settle it: a time-out may have deleted the card, a 404
+may be a wrong route, a 204 may be followed by a list that shows the card for another two minutes. So **only a list that was
+asked for after the last call settles it**, and the phases say what is known until one comes:
+
+- ``asked``: Ottu certainly has not deleted the card since a list last showed it. Nothing was called yet, or a list has shown the
+  card since, or Ottu certainly did nothing (429, refused credentials). This is the only phase from which DELETE is called.
+- ``calling``: DELETE was called, or is being called, and no answer is known. The card may be gone.
+- ``proving``: Ottu said that the card is gone (2xx or 404). A list has to show that.
+- ``refused``: Ottu refused with another 4xx. It may be the card's own refusal (it serves an agreement) or our credentials'.
+- ``done``: a list asked for after the call lacks the card. The end.
+- ``blocked``: Ottu refused, and a list shows the card: the card is active again. It may be unlocked later, or replayed.
+- ``failed``: 24 hours of tries are over, and Ottu certainly still has the card, or was never asked: the card is active again.
+
+What moves it: the call itself (``call_begins``, then one of four answers), a list (``listed``, ``listed_enough``, ``absent``), a
+list that could not be had (``unlisted``), time (``gave_up``), another card that takes the agreement over (``unlocked``), and an
+operator (``cancelled``, ``replayed``). One that the brake on requests holds is ``asked`` and never due, until an operator
+releases or cancels it.
+
+**While the card's fate is unknown it stays out of active.** From ``calling`` and ``proving`` no failure leads to ``failed``: if
+no list can be had, the deletion stays under way for as long as that lasts, its ``error`` and its receipt say why, and its card
+stays ``deleting``. After 24 hours that costs what the customer's back-off costs, at most eight lists a day. A list that comes
+later settles it: the card is not there (``done``), or it is, and then the 24 hours count.
+
+Rejected: to give such a deletion up after 24 hours and keep the card out of active. A replay could do nothing for it but wait
+for the same list, and a later list would have to bring an ended deletion back to ``done``. Rejected too, since it was wrong: to
+give it up and serve the card again, token included, although Ottu had said that it is gone.
 
 Rules, each tested by name:
 
-- A cell that is absent from the table raises: no deletion is moved by an event that it does not know.
-- The list settles everything. Whatever a call was answered, only a list asked for after it says what became of the card.
+- A cell that is absent from the table raises: no deletion is moved by an event that its phase does not know.
 - Ottu is never asked again to delete before a list asked for after the last call has shown the card.
 - Refusal is believed of the card only when a list works and still shows it.
 - What would lead to one more attempt after 24 hours is ``gave_up`` instead. Time in which our own credentials are refused, the
@@ -23,30 +50,45 @@ Status = Literal["pending", "in_progress", "done", "blocked", "failed"]
 Event = Literal[
     "call_begins",  # the ticket is taken and written down; from here on the call may have happened
     "said_gone",  # 2xx or 404
-    "refused",  # another 4xx: perhaps the card is locked
+    "declined",  # another 4xx: perhaps the card is locked
     "no_answer",  # a time-out, a cut, 5xx: Ottu may have deleted it
     "not_done",  # 401 or 429, or a refusal that is our credentials': Ottu certainly did nothing
     "listed",  # a list asked for since shows the card
     "listed_enough",  # it still does, after all the looks that a lag deserves
     "absent",  # a list asked for since does not show it
-    "gave_up",
+    "unlisted",  # a list was asked for since, and none could be had
+    "gave_up",  # the time for tries is over, and Ottu certainly did nothing since a list last showed the card
+    "cancelled",  # an operator does not want it, and nothing was called
     "unlocked",  # no agreement is charged to the card any more
     "replayed",  # an operator wants it tried again
 ]
 
 TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
-    "asked": {"call_begins": "calling", "listed": "asked", "absent": "done", "gave_up": "failed"},
+    "asked": {
+        "call_begins": "calling",
+        "listed": "asked",
+        "absent": "done",
+        "gave_up": "failed",
+        "cancelled": "failed",
+    },
     "calling": {
         "said_gone": "proving",
-        "refused": "refused",
+        "declined": "refused",
         "no_answer": "calling",
         "not_done": "asked",
         "listed": "asked",
         "absent": "done",
+        "unlisted": "calling",
         "gave_up": "failed",
     },
-    "proving": {"listed": "proving", "listed_enough": "asked", "absent": "done", "gave_up": "failed"},
-    "refused": {"not_done": "asked", "listed": "blocked", "absent": "done", "gave_up": "failed"},
+    "proving": {
+        "listed": "proving",
+        "listed_enough": "asked",
+        "absent": "done",
+        "unlisted": "proving",
+        "gave_up": "failed",
+    },
+    "refused": {"not_done": "asked", "listed": "blocked", "absent": "done", "unlisted": "refused", "gave_up": "failed"},
     "blocked": {"unlocked": "asked", "replayed": "asked"},
     "failed": {"replayed": "asked"},
     "done": {},
@@ -67,6 +109,9 @@ OPEN: Final[tuple[Phase, ...]] = ("asked", "calling", "proving", "refused")
 LOOKS_AFTER_CALL_SECONDS: Final = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 SOONEST_LOOK_SECONDS: Final = 0.5
 GIVE_UP_SECONDS: Final = 86_400.0
+# The one refusal of a deletion that may be about our credentials. With another status it was refused for what it asks, whatever
+# becomes of a list with the same key.
+FORBIDDEN: Final = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +145,20 @@ def next_phase(phase: Phase, event: Event) -> Phase:
     if following is None:
         raise ValueError(f"a deletion that is {phase} knows no event {event}")
     return following
+
+
+def unlisted(phase: Phase, *, explains_refusal: bool, refund: bool, is_over: bool) -> Event:
+    """Return what a list that could not be had says of a deletion that was called for.
+
+    ``explains_refusal``: the list was refused as the deletion was (403), so that the refusal was not the card's.
+    ``refund``: it is no failed try. Only what was refused can be given up: of the others it is not known whether the card is
+    there.
+    """
+    if phase != "refused":
+        return "unlisted"
+    if is_over and not refund:
+        return "gave_up"
+    return "not_done" if explains_refusal else "unlisted"
 
 
 def is_over(tried_since: dt.datetime, now: dt.datetime) -> bool:

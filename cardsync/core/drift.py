@@ -1,13 +1,13 @@
-"""Drift: how many customers' cards are right, how sure that is, and why the others are not.
+"""Drift: how many customers' cards are right, how sure that figure is, and why the other customers' cards are wrong.
 
-An audit takes one customer at random and compares what is *served* of it with what Ottu lists, before the list is believed.
+An audit takes one customer at random and compares the cards that are *served* with Ottu's list, before the list is applied.
 Rules, each tested by name:
 
-- Only what is served counts: a card that no list has shown yet, or that is being deleted, is served to nobody.
-- One entry for each card that differs. A customer is right if there is none.
-- What the registry itself says may differ is ``under_way``: it counts as a difference, since whoever reads it is told
-  something else than Ottu knows, but nobody lost anything.
-- Time alone is no difference: a card past its date is served as expired, whether Ottu has said so yet or not.
+- Only served cards count. A card that no list has shown yet, or that is being deleted, is not served.
+- There is one entry for each card that differs. A customer is right if there is no entry.
+- A card that the registry itself reports as possibly different is ``under_way``. It counts as a difference, because a reader is
+  told something else than Ottu knows; but no information was lost.
+- Time alone is no difference: a card past its date is served as expired, before and after Ottu says so.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cardsync.core.cards import CardFacts
 from cardsync.core.diff import LocalCard, Plan, Shown
 
 Cause = Literal[
-    "silent_deletion",  # served, and Ottu no longer lists it; nobody here asked for that
+    "silent_deletion",  # served, and Ottu no longer lists it; no deletion was asked for here
     "lost_hint",  # listed, and no notification has named it, or none that had to be believed by then
     "changed_elsewhere",  # listed with other facts, and no notification said so
     "under_way",  # a hint or a deletion of it is being worked on
-    "never_looked",  # listed, of a customer of whom no list was ever believed (an imported one)
+    "never_looked",  # listed, and this is the first list of the customer that is believed (an imported one)
     "held",  # served, and no longer listed; the brake on removals keeps it until an operator has looked
 ]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
@@ -66,11 +66,11 @@ def differences(
     heard: Collection[bytes],
     never_looked: bool,
 ) -> tuple[Cause, ...]:
-    """Say of each card that is served otherwise than Ottu lists it why that is so; in alphabetical order.
+    """Return the cause for each card that is served differently from Ottu's list, in alphabetical order.
 
-    ``local`` and ``plan`` are those of one complete list, before it is applied. ``on`` is the day (UTC) on which it was asked
-    for; ``heard`` are the fingerprints that notifications name which are still to be worked on; ``never_looked`` says that
-    this is the first list ever believed of the customer.
+    ``local`` and ``plan`` belong to one complete list, before it is applied. ``on`` is the day (UTC) on which the list was asked
+    for. ``heard`` holds the fingerprints of cards that open notifications name. ``never_looked`` says that this is the first
+    list of the customer that is believed.
     """
     known = {card.card_id: card for card in local}
     listed = {shown.card_id for shown in plan.shown}
@@ -87,7 +87,7 @@ def differences(
 
 
 def _absent(card: LocalCard, plan: Plan) -> Cause:
-    """Why a card is served that Ottu does not list. One that a hint named is asked for again, and stays for that time."""
+    """Why a card is served that Ottu does not list. A card that a hint named is asked for again, and stays until then."""
     if card.card_id in plan.held:
         return "held"
     is_awaited = card.awaited_no is not None or card.card_id not in plan.removed
@@ -101,7 +101,7 @@ def _shown(card: LocalCard, shown: Shown, heard: Collection[bytes]) -> Cause:
 
 
 def _served_alike(ours: CardFacts, theirs: CardFacts, on: dt.date) -> bool:
-    """Whether those who read the registry are told the same of both (the view ``registry.cards``)."""
+    """Whether a reader of the registry (the view ``registry.cards``) sees the same for both."""
     return _as_served(ours, on) == _as_served(theirs, on)
 
 

@@ -1,5 +1,4 @@
-"""From a body's bytes to an ``Event``: what a notification of Ottu's says that later work needs, and nothing
-else.
+"""From a body's bytes to an ``Event``: the part of a notification of Ottu's that later work needs, and nothing else.
 
 Rules: a body is parsed once, and what was verified is what is read. ``parse`` refuses, ``read_event`` never
 does: Ottu sends a notification once, so an odd field costs that field, at worst the event's interest, never
@@ -14,17 +13,22 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal
 
+import orjson
+
+from cardsync.core.agreements import Terms, read_terms
 from cardsync.core.cards import (
     AGREEMENT_ID_MAX,
+    CardFacts,
     Environment,
     ListedCard,
     is_customer_id,
-    is_storable,
     read_card,
 )
+from cardsync.core.fields import is_storable, read_flag
+from cardsync.core.signature import STANDARD_FIELDS
 from cardsync.errors import MalformedBody, UnusableCard
 
 Kind = Literal["payment", "operation", "unknown"]
@@ -35,7 +39,22 @@ IgnoredBecause = Literal[
 SESSION_ID_MAX: Final = 128  # characters; Ottu's OpenAPI description, schema SchemaWebhook
 REFERENCE_NUMBER_MAX: Final = 128  # not bounded there; as order_no is
 WORD_MAX: Final = 32  # result, state and payment_type are single words of at most ten letters
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 NESTING_MAX: Final = 64  # levels; Ottu's own payloads have about five, raw gateway data a few more
+
+# Where a value is signed or read: at the top level, and in the objects there.
+_READ: Final[tuple[tuple[str | None, tuple[str, ...]], ...]] = (
+    (None, (*STANDARD_FIELDS, "payment_type", "session_id", "operation", "customer_id", "is_sandbox", "signature")),
+    ("token", ("token", "customer_id", "pg", *(f.name for f in fields(CardFacts) if f.name != "agreements"))),
+    ("token", ("agreements",)),  # a list, mostly; apart, so that the others are passed over together
+    ("agreement", ("id",)),
+    ("extra", ("merchant_id", "autopay")),
+)
+_NUMBERS: Final = (int, float)  # exact types: a boolean is none
+_MAY_HOLD_A_NUMBER: Final = frozenset((int, float, list, dict))
+
+# The digit of a UUID that holds its variant: the first two bits are 10, the others those of the hash.
+_VARIANT: Final = {f"{digit:x}": f"{0b1000 | digit & 0b11:x}" for digit in range(16)}
 
 # One of these says that a payment is spoken of. Without any, the payload is of a kind that we do not know.
 _SIGNS_OF_A_PAYMENT: Final = ("result", "state", "session_id", "token")
@@ -53,6 +72,13 @@ class NumberLiteral(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _NoNumber:
+    """``NaN`` or ``Infinity``: a value that no field of ours takes, and that no signed message contains as Ottu wrote it."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,29 +101,74 @@ class Event:
     state: str | None = None
     payment_type: str | None = None
     agreement_id: str | None = None
+    terms: Terms | None = None  # what is said of the agreement; no scheme signs it
 
 
 def parse(body: bytes) -> dict[str, object]:
-    """Return the JSON object in ``body``, its numbers as ``NumberLiteral``; raise ``MalformedBody`` if it is
-    none.
+    """Return the JSON object in ``body``; raise ``MalformedBody`` if it is none.
 
-    UTF-8 without a byte order mark, no ``NaN`` or ``Infinity`` (not JSON, though Python reads them), at most
-    ``NESTING_MAX`` levels. Of a name given twice the last counts, for the signature as for the reading.
+    A number where something is signed or read (``_READ``) is a ``NumberLiteral``.
+
+    UTF-8, at most ``NESTING_MAX`` levels. Of a name given twice the last counts, for the signature as for the reading. Three
+    things that are no JSON are read all the same, since the signature vouches for the body and Ottu never sends it again: a
+    byte order mark before it, ``NaN`` or ``Infinity`` in data of a gateway (a value that nothing of ours reads), and control
+    characters in texts that are not written as escapes (the signature is judged as if they were).
+    """
+    fast = _parse_fast(body)
+    if fast is not None:
+        return fast
+    payload = _parse_exactly(body)
+    if not isinstance(payload, dict):
+        raise MalformedBody("the body is JSON, but not an object")
+    _require_few_levels(body, payload)
+    return payload
+
+
+def _parse_fast(body: bytes) -> dict[str, object] | None:
+    """Parse with orjson, four times as fast; ``None`` where that could read anything else than ``_parse_exactly`` does.
+
+    orjson takes a part of what Python's parser takes, and reads it alike, but for numbers: their text is lost. So a body that has
+    a number there (``_READ``) is parsed again.
     """
     try:
-        payload = json.loads(
-            body.decode("utf-8"),
+        payload: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(payload, dict):
+        return None
+    _require_few_levels(body, payload)  # before anything walks down it
+    for place, names in _READ:
+        holder = payload if place is None else payload.get(place)
+        if not isinstance(holder, dict):
+            continue
+        if _MAY_HOLD_A_NUMBER.isdisjoint(map(type, map(holder.get, names))):
+            continue
+        for value in map(holder.get, names):
+            if type(value) in _MAY_HOLD_A_NUMBER and _is_or_holds_a_number(value):
+                return None
+    return payload
+
+
+def _is_or_holds_a_number(value: object) -> bool:
+    """Whether it is a number, or one stands in it at any level."""
+    if isinstance(value, list | dict):
+        return any(map(_is_or_holds_a_number, value.values() if isinstance(value, dict) else value))
+    return type(value) in _NUMBERS
+
+
+def _parse_exactly(body: bytes) -> object:
+    if b"\0" in body:  # no text has one; it is a body in another encoding, or damaged
+        raise MalformedBody("the body is not one JSON object in UTF-8")
+    try:
+        return json.loads(
+            body.removeprefix(BYTE_ORDER_MARK).decode("utf-8"),
+            strict=False,
             parse_int=NumberLiteral,
             parse_float=NumberLiteral,
-            parse_constant=_refuse_constant,
+            parse_constant=_NoNumber,
         )
     except (ValueError, RecursionError):
         raise MalformedBody("the body is not one JSON object in UTF-8") from None
-    if not isinstance(payload, dict):
-        raise MalformedBody("the body is JSON, but not an object")
-    if _is_nested_too_deep(payload):
-        raise MalformedBody(f"the body is nested more than {NESTING_MAX} levels deep")
-    return payload
 
 
 def body_hash(body: bytes) -> bytes:
@@ -109,11 +180,17 @@ def body_hash(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
+def event_id_text(body_hash: bytes) -> str:
+    """The text of ``event_id``, in a fifth of the time."""
+    text = body_hash[:16].hex()
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
+
+
 def event_id(body_hash: bytes) -> uuid.UUID:
     """Return the id of the event that a body becomes: a UUID of version 8 (RFC 9562) of its hash's first 128 bits.
 
-    The same wherever and however often it is written, so that it can be answered before the database knows of it. Nobody
-    guesses it: the body holds a signature.
+    One body has one id in every process and at every attempt, so that it can be answered before the database knows of it. It
+    cannot be guessed: the body holds a signature.
     """
     number = int.from_bytes(body_hash[:16], "big")
     number = number & ~(0xF << 76) | 8 << 76
@@ -121,7 +198,7 @@ def event_id(body_hash: bytes) -> uuid.UUID:
 
 
 def read_event(payload: Mapping[str, object]) -> Event:
-    """Read what ``parse`` returned; never raises, whatever the object holds.
+    """Read what ``parse`` returned; it never raises, for any object.
 
     The customer is ``token.customer_id``, which the subscription scheme signs; the top level's
     ``customer_id``, which no scheme signs, counts only where the token names none (absent, null or empty, as
@@ -134,7 +211,9 @@ def read_event(payload: Mapping[str, object]) -> Event:
     customer_id = _customer_id(payload, holder)
     card = _card(holder)
     ignored_because = _why_ignored(kind, bool(holder), card, customer_id, environment)
-    agreement = payload.get("agreement")
+    found = payload.get("agreement")
+    agreement: Mapping[str, object] = found if isinstance(found, dict) else {}
+    agreement_id = _agreement_id(agreement.get("id"))
     return Event(
         kind=kind,
         ignored_because=ignored_because,
@@ -146,7 +225,8 @@ def read_event(payload: Mapping[str, object]) -> Event:
         result=_cut(payload.get("result"), WORD_MAX),
         state=_cut(payload.get("state"), WORD_MAX),
         payment_type=_cut(payload.get("payment_type"), WORD_MAX),
-        agreement_id=_agreement_id(agreement.get("id")) if isinstance(agreement, dict) else None,
+        agreement_id=agreement_id,
+        terms=None if agreement_id is None or ignored_because is not None else read_terms(agreement),
     )
 
 
@@ -175,11 +255,10 @@ def _why_ignored(
 
 
 def _environment(is_sandbox: object) -> Environment | None:
-    """Only a boolean says it. Taking its absence for production was rejected: a sandbox card would be asked
-    for, and with ``OTTU_CARDS_API=unavailable`` believed, among the cards that are charged."""
-    if not isinstance(is_sandbox, bool):
-        return None
-    return "sandbox" if is_sandbox else "production"
+    """A boolean says it, as ``1`` and ``"true"`` do. Taking its absence for production was rejected: a sandbox card would be
+    asked for, and with ``OTTU_CARDS_API=unavailable`` believed, among the cards that are charged."""
+    said = read_flag(is_sandbox)
+    return None if said is None else "sandbox" if said else "production"
 
 
 def _customer_id(payload: Mapping[str, object], token: Mapping[str, object]) -> str | None:
@@ -193,7 +272,7 @@ def _customer_id(payload: Mapping[str, object], token: Mapping[str, object]) -> 
 def _card(token: Mapping[str, object]) -> ListedCard | None:
     """The card of a ``token`` object, numbers as texts; ``read_card`` masks a full card number."""
     try:
-        return read_card({name: str(v) if isinstance(v, str) else v for name, v in token.items()})
+        return read_card(token)
     except UnusableCard:
         return None
 
@@ -212,8 +291,13 @@ def _cut(value: object, length: int) -> str | None:
     return text if is_storable(text) else None
 
 
-def _refuse_constant(_name: str) -> object:
-    raise ValueError("not JSON")
+def _require_few_levels(body: bytes, payload: dict[str, object]) -> None:
+    """Raise ``MalformedBody`` for a payload of too many levels.
+
+    Each level has a bracket of its own, so that a body with few of them needs no measuring.
+    """
+    if body.count(b"{") + body.count(b"[") > NESTING_MAX and _is_nested_too_deep(payload):
+        raise MalformedBody(f"the body is nested more than {NESTING_MAX} levels deep")
 
 
 def _is_nested_too_deep(payload: dict[str, object]) -> bool:

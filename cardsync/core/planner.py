@@ -1,8 +1,8 @@
-"""What to expect of the schedule, in advance: ages, times to detect, and what another budget would change.
+"""A forecast of the schedule: ages, times to detect, and what another budget would change.
 
-The same arithmetic that ``core.schedule`` goes by, once things have settled: half of the calls keep one line in motion, the
-others go where the age is greatest in proportion, so that every cadence has one interval. Silent changes come by chance, so that
-each is found after a time that is anything up to its customer's interval, alike. Times are in days, rates a day.
+The arithmetic is that of ``core.schedule`` in its steady state. Half of the calls keep one line in motion. The others go where
+the age is greatest in proportion, so every cadence has one interval. Silent changes come by chance, so the time until a change is
+found is spread evenly between nothing and its customer's interval. Times are in days, rates are per day.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cardsync.core.outlook import CADENCES, cadence_of, rate_of
+from cardsync.core.change_rate import CADENCES, cadence_of, rate_of
 from cardsync.core.schedule import LINE_SHARE
 
 HALVINGS: Final = 60  # past the precision of a float from any interval to any other
 
-# How changes are spread where nothing is known: what merchants tell of their shoppers, and what benchmarks/schedule.py takes.
+# How changes are spread where there is no history: as merchants describe their shoppers, and as benchmarks/schedule.py assumes.
 RESTLESS_SHARE: Final = 0.1
 RESTLESS_CHANGES_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Customers who are alike: how many, of which cadence, how often each changes in silence."""
+    """Customers who are alike: their number, their cadence, and how often each changes in silence."""
 
     customers: float
     cadence: int
@@ -32,8 +32,8 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How often each cadence is looked at, and for how long the line goes round."""
+class Intervals:
+    """The time between two looks at a customer of each cadence, and the time that the line takes to go round."""
 
     intervals_days: tuple[float, ...]
     line_days: float
@@ -41,7 +41,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What the schedule comes to. ``worst_age_days`` is kept in any case, ``oldest_days`` is what it comes to as a rule."""
+    """The expected figures. ``worst_age_days`` is guaranteed; ``oldest_days`` is the oldest age to expect."""
 
     customers: float
     routine_calls_a_day: float
@@ -56,12 +56,12 @@ class Forecast:
 
 
 def of_cadences(customers: Sequence[float]) -> tuple[Group, ...]:
-    """Groups of customers of whom only the cadences are known: each is taken to change as its cadence says."""
+    """Groups for customers whose cadences alone are known: each is assumed to change as its cadence says."""
     return tuple(Group(count, c, rate_of(c)) for c, count in enumerate(customers) if count)
 
 
 def imagined(customers: int, changes_a_day: float) -> tuple[Group, ...]:
-    """A population of which a tenth makes nine tenths of the changes, once its habits are known."""
+    """A population in which a tenth of the customers makes nine tenths of the changes, once its habits are known."""
     restless, quiet = customers * RESTLESS_SHARE, customers * (1 - RESTLESS_SHARE)
     often = changes_a_day * RESTLESS_CHANGES_SHARE / restless
     seldom = changes_a_day * (1 - RESTLESS_CHANGES_SHARE) / quiet
@@ -69,20 +69,20 @@ def imagined(customers: int, changes_a_day: float) -> tuple[Group, ...]:
 
 
 def worst_age_days(customers: float, routine_calls_a_day: float, *, shortest_days: float) -> float:
-    """Return the age that no customer's last look exceeds: a whole line at half of the calls, after the shortest interval."""
+    """Return the greatest age that a last look can reach: the shortest interval, then a whole line at half of the calls."""
     return shortest_days + customers / (routine_calls_a_day * LINE_SHARE)
 
 
-def pace(groups: Sequence[Group], routine_calls_a_day: float, *, shortest_days: float) -> Pace:
+def intervals_for(groups: Sequence[Group], routine_calls_a_day: float, *, shortest_days: float) -> Intervals:
     """Find the intervals at which the calls are used up, half of them by the line.
 
-    For each length of the line there is one scale of the intervals that uses up all calls; the longer the line, the fewer calls
-    it takes. None is shorter than ``shortest_days``; where even that leaves calls over, everybody is looked at so often.
+    For each length of the line there is one scale of the intervals that uses up all calls. A longer line takes fewer calls. No
+    interval is shorter than ``shortest_days``. Where that leaves calls over, every customer has this shortest interval.
     """
     counts = [sum(g.customers for g in groups if g.cadence == c) for c in range(CADENCES)]
     everybody = sum(counts)
     if everybody <= routine_calls_a_day * shortest_days:
-        return Pace((shortest_days,) * CADENCES, shortest_days)
+        return Intervals((shortest_days,) * CADENCES, shortest_days)
     shortest_line = everybody / routine_calls_a_day
     line = _least(
         lambda days: (
@@ -93,35 +93,37 @@ def pace(groups: Sequence[Group], routine_calls_a_day: float, *, shortest_days: 
         shortest_line / LINE_SHARE,
     )
     scale = _scale(counts, line, routine_calls_a_day, shortest_days)
-    return Pace(tuple(_interval(c, line, scale, shortest_days) for c in range(CADENCES)), line)
+    return Intervals(tuple(_interval(c, line, scale, shortest_days) for c in range(CADENCES)), line)
 
 
 def forecast(groups: Sequence[Group], routine_calls_a_day: float, *, shortest_days: float) -> Forecast:
-    """Say what the schedule comes to for these customers, of whom there is at least one."""
-    paced = pace(groups, routine_calls_a_day, shortest_days=shortest_days)
-    intervals = [paced.intervals_days[g.cadence] for g in groups]
+    """Forecast the schedule for these customers; there must be at least one."""
+    intervals = intervals_for(groups, routine_calls_a_day, shortest_days=shortest_days)
+    days_of_groups = [intervals.intervals_days[g.cadence] for g in groups]
     customers = sum(g.customers for g in groups)
     changes = [g.customers * g.changes_a_day for g in groups]
-    looks = sum(g.customers / days for g, days in zip(groups, intervals, strict=True))
-    finds = sum(g.customers / d * chance_of_a_find(g.changes_a_day, d) for g, d in zip(groups, intervals, strict=True))
+    looks = sum(g.customers / days for g, days in zip(groups, days_of_groups, strict=True))
+    finds = sum(
+        g.customers / d * chance_of_a_find(g.changes_a_day, d) for g, d in zip(groups, days_of_groups, strict=True)
+    )
     return Forecast(
         customers=customers,
         routine_calls_a_day=routine_calls_a_day,
         worst_age_days=worst_age_days(customers, routine_calls_a_day, shortest_days=shortest_days),
-        oldest_days=max(intervals),
-        median_age_days=_quantile([g.customers for g in groups], intervals, 0.5),
+        oldest_days=max(days_of_groups),
+        median_age_days=_quantile([g.customers for g in groups], days_of_groups, 0.5),
         changes_a_day=sum(changes),
-        detect_p50_days=_quantile(changes, intervals, 0.5),
-        detect_p95_days=_quantile(changes, intervals, 0.95),
+        detect_p50_days=_quantile(changes, days_of_groups, 0.5),
+        detect_p95_days=_quantile(changes, days_of_groups, 0.95),
         looks_a_day=looks,
         looks_for_a_find=looks / finds if finds else None,
     )
 
 
 def found_within(groups: Sequence[Group], at: Forecast, days: float, *, shortest_days: float) -> float:
-    """Return the share of the silent changes that is found within so many days."""
-    paced = pace(groups, at.routine_calls_a_day, shortest_days=shortest_days)
-    found = sum(g.customers * g.changes_a_day * min(1.0, days / paced.intervals_days[g.cadence]) for g in groups)
+    """Return the share of the silent changes that is found within ``days``."""
+    intervals = intervals_for(groups, at.routine_calls_a_day, shortest_days=shortest_days)
+    found = sum(g.customers * g.changes_a_day * min(1.0, days / intervals.intervals_days[g.cadence]) for g in groups)
     return min(1.0, found / at.changes_a_day)
 
 
@@ -143,13 +145,13 @@ def _line_calls(counts: Sequence[float], line_days: float, scale_days: float) ->
 
 
 def _scale(counts: Sequence[float], line_days: float, calls: float, shortest_days: float) -> float:
-    """The interval of cadence 0 at which a line of that length uses up the calls: the least that does not need more."""
+    """The interval of cadence 0 at which a line of this length uses up the calls: the shortest that they are enough for."""
     longest = line_days * float(2 ** (CADENCES / 2))
     return _least(lambda days: _calls(counts, line_days, days, shortest_days) <= calls, 0.0, longest)
 
 
 def _quantile(weights: Sequence[float], intervals: Sequence[float], share: float) -> float:
-    """The time that a share of what is spread evenly over the intervals, so much of it over each, does not exceed."""
+    """The time within which ``share`` of the weights is found, if each weight is spread evenly over its interval."""
     wanted = share * sum(weights)
     return _least(
         lambda days: sum(w * min(1.0, days / i) for w, i in zip(weights, intervals, strict=True)) >= wanted,
@@ -159,7 +161,10 @@ def _quantile(weights: Sequence[float], intervals: Sequence[float], share: float
 
 
 def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The least value for which a thing holds that, once it holds, holds for all greater ones; ``high`` if none less."""
+    """The least value in the range at which ``holds`` is true, by bisection; ``high`` if there is none below it.
+
+    ``holds`` must be monotone: where it is true for one value, it is true for all greater ones.
+    """
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)

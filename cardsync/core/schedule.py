@@ -1,17 +1,34 @@
-"""Who is next: which customers the calls of a tick go to, out of the heads of a few lines.
+"""The schedule of routine looks: a weighted round-robin that picks the customers for the calls of one tick.
 
-Calls are dealt in turns that go round (``WHEEL``), so that every eight in a row are shared in the same way:
+**The problem.** A card can be deleted at Ottu without a notification, and a notification can be lost. Only asking for a
+customer's list finds that out, and calls are scarce: a merchant may have a million customers and a few tens of thousands of calls
+a day to spare. Two wishes compete. No customer may ever be forgotten; and a call should go where it is likely to find something.
 
-- *line*, every second turn: everybody stands in one line, by the last look, or by when they became known. Nobody is ever put in
-  front of another, so whoever stands in it is looked at before as many turns have passed as there are customers: with ``N``
-  customers and ``S`` calls a day no look is ever older than ``N / (S / 2)`` days, whatever the other turns do.
-- *cadence*: the customer of the greatest age in proportion to the interval that suits its cadence. For changes that come by
-  chance the best intervals are as 1 to the root of the rates, so a cadence more is a factor of the square root of two.
-- *newcomer*: one whom nobody has looked at yet, so that an import is not kept waiting behind all who were known before.
-- *dated*: one for whom a look is worth a call by now (``core.outlook``).
+**Candidates and turns.** Each call that a tick may spend is one *turn*. The *candidates* are the heads of a few ordered lines,
+read from indexes (``store.schedule``). Every turn has a kind, and the kinds repeat in a fixed order of eight (``WHEEL``):
 
-A turn of which nobody has need goes to the next kind: no call is left over while anybody may be looked at. Only proportions
-count, so there is no scale to set, nothing to make up for after a pause, and the work of a tick is its calls.
+- *line*, four of eight. All customers stand in one line, ordered by their last look, or by the time at which they became known.
+  The turn takes the head of the line.
+- *cadence*, two of eight. The turn takes the customer whose age is greatest in proportion to the interval of its cadence.
+- *newcomer*, one of eight. The turn takes a customer who was never looked at, so an import does not wait until all customers who
+  were known before have had a look.
+- *dated*, one of eight. The turn takes a customer whose next look is worth a call by now: a card has expired, or a charge is
+  expected (``core.change_rate``).
+
+**Why half of the turns go to the line.** In the line no customer is ever put in front of another. So a customer who joins it is
+looked at after at most as many line turns as there are customers: with ``N`` customers and ``S`` calls a day no look is ever
+older than ``N / (S / 2)`` days. This bound needs no estimate to be right. With half of the turns the bound is twice the age that
+a plain round through everybody would give; the other half of the calls is enough to look many times as often at the few customers
+who change often.
+
+**Why the other intervals are what they are.** For changes that come by chance, the mean time until a change is found is least
+when the intervals are proportional to 1 / the square root of the rates. One cadence more is twice the rate, so its interval is
+shorter by the square root of two (``urgency``).
+
+**What is not kept.** A turn that finds no candidate of its kind goes to the next kind (``NEXT_KIND``), so no call is left over
+while there is any candidate. Only proportions decide: there is no interval to compute and store, nothing to catch up on after a
+pause, and the work of a tick grows with its calls, not with the number of customers. Rejected: a date for each customer's next
+look, because every change of the budget would rewrite millions of rows, and a pause would leave all of them overdue at once.
 """
 
 from __future__ import annotations
@@ -24,7 +41,7 @@ from typing import Final, Literal
 Turn = Literal["line", "cadence", "newcomer", "dated"]
 
 WHEEL: Final[tuple[Turn, ...]] = ("line", "cadence", "line", "newcomer", "line", "cadence", "line", "dated")
-# Half: the worst age is then twice that of a plain round, and the other half can be spent many times over on the few who change.
+# Half: see above.
 LINE_SHARE: Final = WHEEL.count("line") / len(WHEEL)
 NEXT_KIND: Final[tuple[Turn, ...]] = ("cadence", "line", "newcomer", "dated")
 
@@ -38,10 +55,10 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
-    """The first of each line who may be looked at, the longest waiting first, each at least as many as are to be chosen.
+class Candidates:
+    """The heads of the lines, the longest waiting first; each line holds at least as many customers as are to be chosen.
 
-    ``cadences`` are those who were looked at before, by cadence; ``dated`` may name the same customers.
+    ``cadences`` holds the customers who were looked at before, by cadence. ``dated`` may name the same customers.
     """
 
     cadences: Mapping[int, Iterable[Waiting]] = field(default_factory=dict)
@@ -50,13 +67,13 @@ class Heads:
 
 
 def urgency(cadence: int, age_seconds: float) -> float:
-    """Return how pressing a look is: the age in proportion to the interval of the cadence."""
+    """Return how urgent a look is: the age in proportion to the interval of the cadence."""
     return age_seconds * float(2 ** (cadence / 2))
 
 
-def choose(heads: Heads, *, turn: int, limit: int) -> list[int]:
-    """Choose up to ``limit`` customers, each once; ``turn`` is the number of calls that were dealt before."""
-    lines = _Lines(heads)
+def choose(candidates: Candidates, *, turn: int, limit: int) -> list[int]:
+    """Choose up to ``limit`` customers, each once; ``turn`` is the number of turns that were taken before."""
+    lines = _Lines(candidates)
     chosen: list[int] = []
     for number in range(turn, turn + limit):
         kinds = (WHEEL[number % len(WHEEL)], *NEXT_KIND)
@@ -70,14 +87,16 @@ def choose(heads: Heads, *, turn: int, limit: int) -> list[int]:
 class _Lines:
     """The lines while customers are taken out of them."""
 
-    def __init__(self, heads: Heads) -> None:
-        # The highest first: of two who have waited alike, the one who changes more often is taken.
-        self._cadences = {cadence: deque(heads.cadences[cadence]) for cadence in sorted(heads.cadences, reverse=True)}
-        self._newcomers, self._dated = deque(heads.newcomers), deque(heads.dated)
+    def __init__(self, candidates: Candidates) -> None:
+        # The highest cadence first: of two equal waits, the customer who changes more often is taken.
+        self._cadences = {
+            cadence: deque(candidates.cadences[cadence]) for cadence in sorted(candidates.cadences, reverse=True)
+        }
+        self._newcomers, self._dated = deque(candidates.newcomers), deque(candidates.dated)
         self._taken: set[int] = set()
 
     def take(self, kind: Turn) -> int | None:
-        """Take the one whose turn of this kind it is; ``None`` if there is nobody."""
+        """Take the next customer for a turn of this kind; ``None`` if there is no candidate."""
         customer = self._next(kind)
         if customer is not None:
             self._taken.add(customer)

@@ -1,4 +1,4 @@
-"""The two calls to Ottu: list a customer's cards, delete one card.
+"""The three calls to Ottu: list a customer's cards, delete one card, ask about one payment.
 
 The rules: ``before_call`` is asked before every single request (the call budget) and may raise; nothing is
 retried and no redirect is followed; a call ends within ``OTTU_TIMEOUT_S`` and a list, with all its pages,
@@ -10,7 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -21,34 +23,48 @@ from ottu import urls
 from ottu.auth import APIKeyAuth, BasicAuth
 from ottu.enums import HTTPMethod
 
-from cardsync.core.allowance import COMMIT_SECONDS
+from cardsync import metrics, traces
+from cardsync.core.call_budget import COMMIT_SECONDS
 from cardsync.core.cards import ENVIRONMENTS, Environment, ListedCard, Token, is_customer_id
-from cardsync.errors import InvalidAnswer, Misconfigured, OttuUnavailable, UnusableCard
+from cardsync.core.oddities import Oddity
+from cardsync.errors import InvalidAnswer, Misconfigured, OttuUnavailable, UnreadableAnswer, UnusableCard
 from cardsync.ottu.handler import NOT_JSON, QuietOttu
-from cardsync.ottu.listing import Listing
-from cardsync.ottu.statuses import check_deleted, check_listed, reason_of
+from cardsync.ottu.inquiry import INQUIRY, Inquired, read_inquired
+from cardsync.ottu.listing import Listing, united
+from cardsync.ottu.statuses import check_deleted, check_inquired, check_listed, reason_of
 from cardsync.ottu.transport import open_transport, seconds_left, within
 from cardsync.settings import Settings
 
-# They log URLs, and so tokens: ottu-py at INFO and ERROR, httpx at INFO; httpcore logs answers' headers at
-# DEBUG, and a Location may repeat the URL. Set on these loggers, so that no level of the root brings it back.
+# These loggers write URLs, and so tokens: ottu-py at INFO and ERROR, httpx at INFO. httpcore logs the headers of answers at
+# DEBUG, and a Location may repeat the URL. The level is set on these loggers, so that no level of the root brings the lines back.
 _TALKATIVE: Final = ("ottu-py", "httpx", "httpcore")
+
+
+# What spans say of a call's path: the real one of a deletion has the token in it, that of a later page its query.
+LIST: Final = urls.USER_CARDS
+DELETE: Final = urls.USER_CARDS + "{token}/"
 
 
 @dataclass(frozen=True, slots=True)
 class CardList:
-    """A customer's complete list, and how many requests it took (one a page)."""
+    """A customer's list, how many requests it took (one a page), and what was odd about its entries (``core.oddities``)."""
 
     cards: tuple[ListedCard, ...]
     calls: int
+    oddities: tuple[Oddity, ...] = ()
+
+    def united_with(self, other: CardList) -> CardList:
+        """Return the cards that at least one of two lists shows, with the oddities of both."""
+        cards = united(self.cards, other.cards)
+        return CardList(cards, self.calls + other.calls, self.oddities + other.oddities)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteAnswer:
     """What Ottu said to a deletion.
 
-    2xx and 404: gone, as far as Ottu says (a list has to prove it). Another 4xx: this card's refusal, with
-    Ottu's words as far as there are any, in at most 300 characters, without the token.
+    2xx and 404: the card is gone, says Ottu (a list has to prove it). Another 4xx: Ottu refuses to delete this card. ``reason``
+    is Ottu's type, code and field names, if there are any, in at most 300 characters, and never its free text.
     """
 
     status_code: int
@@ -61,7 +77,7 @@ class DeleteAnswer:
 
 
 def silence_libraries() -> None:
-    """Keep the loggers of ottu-py, httpx and httpcore at WARNING, whatever level the rest logs at."""
+    """Keep the loggers of ottu-py, httpx and httpcore at WARNING, at any level of the other loggers."""
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -93,7 +109,7 @@ class OttuClient:
             # Calls share nothing but the connection.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
-        # A call is counted before it is made, and the count is good for so long (``core.allowance``).
+        # A call is counted before it is made, and the count is good for this time (``core.call_budget``).
         self._counted_seconds = settings.ottu_timeout_s + COMMIT_SECONDS
         self._ottu: dict[Environment, QuietOttu] = {
             environment: QuietOttu(
@@ -116,8 +132,8 @@ class OttuClient:
         """Return all cards of a customer; calls Ottu once a page.
 
         Raises ``ValueError`` for an impossible customer id, and ``OttuUnavailable``, ``OttuThrottled``,
-        ``OttuFault``, ``InvalidAnswer``, ``CredentialsRefused``, ``OttuRejected``, or whatever
-        ``before_call`` raises.
+        ``OttuFault``, ``InvalidAnswer``, ``CredentialsRefused``, ``OttuRejected``
+        (``ListNotFound`` for 404), and what ``before_call`` raises.
         """
         _check_customer(customer_id)
         ottu, listing, calls = self._ottu[environment], Listing(customer_id), 0
@@ -126,10 +142,40 @@ class OttuClient:
                 _check_time()
                 with within(self._counted_seconds):
                     before_call()
-                    content = _listed(_page(ottu, customer_id, listing))
+                    with _timed("list", LIST):
+                        content = _listed(_page(ottu, customer_id, listing))
                 listing.take(content)
                 calls += 1
-        return CardList(listing.complete(), calls)
+        cards = listing.complete()
+        return CardList(cards, calls, listing.oddities)
+
+    def list_agreement(
+        self,
+        environment: Environment,
+        customer_id: str,
+        agreement_id: str,
+        *,
+        before_call: Callable[[], None] = _unmetered,
+    ) -> ListedCard | None:
+        """Return the card of a customer that was used last for an agreement; ``None`` if none was. One call.
+
+        The list is filtered, so that it says nothing of any other card. Raises ``ValueError`` for an impossible id,
+        ``InvalidAnswer`` also for more than one card (then it was not filtered), and what ``list_cards`` raises.
+        """
+        _check_customer(customer_id)
+        if not agreement_id:
+            raise ValueError("an agreement id must have a character")
+        listing = Listing(customer_id)
+        with within(self._counted_seconds):
+            before_call()
+            with _timed("list_agreement", LIST):
+                answer = self._ottu[environment].cards.list(customer_id=customer_id, agreement_id=agreement_id)
+                content = _listed(answer)
+            listing.take(content)
+        cards = () if listing.next is not None else listing.complete()
+        if listing.next is not None or len(cards) > 1:
+            raise InvalidAnswer("the list filtered by an agreement has more than one card")
+        return cards[0] if cards else None
 
     def delete_card(
         self,
@@ -143,18 +189,38 @@ class OttuClient:
 
         Raises ``ValueError`` for an impossible customer id, ``UnusableCard`` for a token that would name
         another path, and ``OttuUnavailable``, ``OttuThrottled``, ``OttuFault``, ``InvalidAnswer``,
-        ``CredentialsRefused`` (401), ``OttuRejected`` (405, 415), or whatever ``before_call`` raises.
+        ``CredentialsRefused`` (401), ``OttuRejected`` (405, 415), and what ``before_call`` raises.
         """
         _check_customer(customer_id)
         segment = _path_segment(token)
         with within(self._counted_seconds):
             before_call()
-            answer = self._ottu[environment].cards.delete(segment, customer_id=customer_id)
+            with _timed("delete", DELETE, method="DELETE"):
+                answer = self._ottu[environment].cards.delete(segment, customer_id=customer_id)
         status_code: int = answer["status_code"]
         if check_deleted(status_code, answer["headers"], dt.datetime.now(dt.UTC)):
             return DeleteAnswer(status_code, None)
         secrets = (token.reveal(), segment, *self._secrets)
         return DeleteAnswer(status_code, reason_of(answer["error"], secrets))
+
+    def inquire(self, session_id: str, *, before_call: Callable[[], None] = _unmetered) -> Inquired | None:
+        """Ask about one payment; one call. ``None`` if Ottu knows no such payment.
+
+        Raises ``OttuUnavailable``, ``OttuThrottled``, ``OttuFault``, ``InvalidAnswer``, ``CredentialsRefused`` (401),
+        ``OttuRejected``, or whatever ``before_call`` raises.
+        """
+        with within(self._counted_seconds):
+            before_call()
+            # The endpoint takes no environment: a session is of one. Either of our two senders serves.
+            with _timed("inquiry", INQUIRY):
+                answer = self._ottu["production"].send_request(
+                    path=INQUIRY, method=HTTPMethod.POST, json={"session_id": session_id}
+                )
+        if not check_inquired(answer.status_code, answer.headers, dt.datetime.now(dt.UTC)):
+            return None
+        if answer.response is NOT_JSON:
+            raise InvalidAnswer("Ottu's answer to the inquiry is not JSON in plain UTF-8")
+        return read_inquired(answer.response, session_id)
 
     def close(self) -> None:
         """Close the connections."""
@@ -176,9 +242,9 @@ def _page(ottu: QuietOttu, customer_id: str, listing: Listing) -> dict[str, Any]
 
 
 def _listed(answer: dict[str, Any]) -> object:
-    check_listed(answer["status_code"], answer["headers"], dt.datetime.now(dt.UTC))
+    check_listed(answer["status_code"], answer["headers"], answer["error"], dt.datetime.now(dt.UTC))
     if answer["response"] is NOT_JSON:
-        raise InvalidAnswer("Ottu's list is not JSON in plain UTF-8")
+        raise UnreadableAnswer("Ottu's list is not JSON in UTF-8")
     content: object = answer["response"]
     return content
 
@@ -200,7 +266,7 @@ def _auth(settings: Settings) -> httpx.Auth:
 
 
 def _check_customer(customer_id: str) -> None:
-    # ottu-py leaves empty values out of its payload: an empty id would ask for cards of nobody in particular.
+    # ottu-py leaves empty values out of its payload: an empty id would ask for the cards of no customer in particular.
     if not is_customer_id(customer_id):
         raise ValueError("a customer id must be 1 to 64 storable characters")
 
@@ -221,3 +287,14 @@ def _path_segment(token: Token) -> str:
     if any(part in (".", "..") for part in re.split(r"[/\\]", text)):
         raise UnusableCard("a token that would name another path")
     return quote(text, safe="")
+
+
+@contextmanager
+def _timed(operation: str, template: str, method: str = "POST") -> Iterator[None]:
+    """Count how long one call takes, however it ends, and trace it; its real path has a token in it."""
+    began = time.perf_counter()
+    try:
+        with traces.span(f"ottu {operation}", {"http.request.method": method, "url.template": template}, kind="client"):
+            yield
+    finally:
+        metrics.CALL_SECONDS.labels(operation).observe(time.perf_counter() - began)

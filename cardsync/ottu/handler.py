@@ -1,5 +1,8 @@
 """ottu-py with our manners: no log line, a bounded body, an end on time, headers kept, errors raised.
 
+We ask for plain bodies. A compressed one is read all the same, since a proxy on the way may compress it, but never
+to more than the bound for a plain body: a few bytes of gzip can stand for gigabytes.
+
 The SDK's own handler prints URLs, and so tokens, at INFO and ERROR, turns a network failure into
 ``status_code`` 500 and drops the headers. ``request_response_handler`` is its extension point; nothing is
 patched.
@@ -7,7 +10,10 @@ patched.
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -17,8 +23,11 @@ from ottu.request import OttuPYResponse, RequestResponseHandler
 
 from cardsync.errors import InvalidAnswer, OttuUnavailable
 from cardsync.ottu.transport import TRANSPORT_ERRORS, seconds_left, within
+from cardsync.reachability import why_unreachable
 
 MAX_ANSWER_BYTES: Final = 8 * 1_048_576  # a thousand cards take about half a megabyte
+MAX_INTEGER_CHARACTERS: Final = 64  # a customer id's length, the longest of what may come as a number
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 class _NotJson:
@@ -26,7 +35,7 @@ class _NotJson:
         return "NOT_JSON"
 
 
-NOT_JSON: Final = _NotJson()  # what stands for a body that cannot be read: no reader takes it for a list
+NOT_JSON: Final = _NotJson()  # stands for a body that cannot be read: no reader takes it for a list
 
 
 class Answer(OttuPYResponse):  # type: ignore[misc]  # the SDK has no types
@@ -57,7 +66,8 @@ class Handler(RequestResponseHandler):  # type: ignore[misc]  # the SDK has no t
             with within(self.kwargs["timeout"]):
                 return self._send()
         except TRANSPORT_ERRORS as error:
-            failure = type(error).__name__
+            why = why_unreachable(error)
+            failure = type(error).__name__ if why is None else f"{type(error).__name__}, {why}"
         # Raised out here, not above: even `from None` leaves the cause in __context__, and httpx's errors
         # hold the request, whose URL holds the token.
         raise OttuUnavailable(f"no answer from Ottu: {failure}")
@@ -82,17 +92,44 @@ def _read(response: httpx.Response) -> bytes:
 
 
 def _content(response: httpx.Response, body: bytes) -> object:
-    """Return the JSON value of a body, whatever media type it claims, or ``NOT_JSON``.
+    """Return the JSON value of a body, of any media type, or ``NOT_JSON``; a byte order mark is passed over.
 
-    A compressed body counts as unreadable: we ask for plain ones, since a few bytes of gzip can stand for
-    gigabytes.
+    Raises ``InvalidAnswer`` if the body is too large unpacked.
     """
-    if response.headers.get("content-encoding", "identity") != "identity":
+    plain = _unpacked(body, response.headers.get("content-encoding", ""))
+    if plain is None:
         return NOT_JSON
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(plain.decode("utf-8-sig"), parse_int=_integer, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         return NOT_JSON
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes | None:
+    """Return the plain body, ``None`` if it cannot be unpacked.
+
+    Gzip is known by its first bytes, which no JSON has: some proxies unpack a body and leave the header, others do the opposite.
+    """
+    named = [word for part in encoding.split(",") if (word := part.strip().lower()) not in ("", "identity")]
+    try:
+        if body.startswith(_GZIP_MAGIC):
+            plain = gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_ANSWER_BYTES + 1)
+        elif not named or named in (["gzip"], ["x-gzip"]):
+            plain = body
+        elif named == ["deflate"]:
+            plain = zlib.decompressobj().decompress(body, MAX_ANSWER_BYTES + 1)
+        else:
+            return None
+    except (OSError, EOFError, zlib.error):  # not whole, or not what it says
+        return None
+    if len(plain) > MAX_ANSWER_BYTES:
+        raise InvalidAnswer(f"Ottu's answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return plain
+
+
+def _integer(text: str) -> int | None:
+    """A whole number; ``None`` for one longer than any that is read of a card, which Python would refuse or convert slowly."""
+    return int(text) if len(text) <= MAX_INTEGER_CHARACTERS else None
 
 
 def _refuse_constant(name: str) -> NoReturn:

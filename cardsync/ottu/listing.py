@@ -1,18 +1,24 @@
-"""From the JSON of Ottu's list to cards, purely; what is not wholly believable raises ``InvalidAnswer``.
+"""From the JSON of Ottu's list to cards, purely. An answer that is no list of cards raises ``InvalidAnswer``.
 
-Ottu's SDK, its OpenAPI file and its documentation disagree on the shape (an array, one card, pages), so all
-three are read. Everything else, down to one card without a token or of another customer, spoils the whole
-answer: what is taken for an empty list wipes valid cards.
+Ottu's SDK, its OpenAPI file and its documentation disagree on the shape (an array, one card, pages), so all three are read. Any
+other answer is a failed call, never an empty list: what is taken for an empty list wipes valid cards. A list that is not empty
+is one only if at least one entry is a card of this customer (``entries``); an object that reports an error is none. Beside a
+card, an odd entry spoils nothing but what absence from the list means: it is named in ``oddities`` (``core.oddities``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from cardsync.core.cards import ListedCard, Token, read_card
-from cardsync.errors import InvalidAnswer, UnusableCard
+from cardsync.core.cards import CardFacts, ListedCard, Token
+from cardsync.core.fields import read_count
+from cardsync.core.oddities import Oddity
+from cardsync.errors import InvalidAnswer
+from cardsync.ottu.entries import has_error, read_entry
 
 MAX_PAGES: Final = 100
 MAX_CARDS: Final = 1_000  # of one customer; a shopper has a handful
@@ -44,39 +50,58 @@ class Listing:
         self.next: Position | None = None
         self._customer_id = customer_id
         self._cards: dict[Token, ListedCard] = {}
+        self._oddities: Counter[Oddity] = Counter()
+        self._entries = 0
+        self._without_token = 0
+        self._on_earlier_pages = 0  # entries whose card an earlier page had shown
+        self._shows_a_card = False
         self._count: int | None = None
         self._pages = 0
 
     def take(self, content: object) -> None:
         """Take one answer's content. Raises ``InvalidAnswer`` if it is no list or contradicts the others."""
         self._pages += 1
+        if isinstance(content, dict) and has_error(content, is_card="token" in content and "results" not in content):
+            raise InvalidAnswer("the answer reports an error")
         if isinstance(content, dict) and "results" in content:
             self._take_page(content)
         elif self._pages > 1:
             raise InvalidAnswer("the list's pages change their shape")
         elif isinstance(content, list):
-            self._take_cards(content)
+            self._take_entries(content)
         elif isinstance(content, dict) and "token" in content:
-            self._take_cards([content])
+            self._take_entries([content])
+            self._oddities["single_object"] += 1
         else:
             raise InvalidAnswer("the answer is not a list of cards")
 
     def complete(self) -> tuple[ListedCard, ...]:
-        """Return all cards, each once. Raises ``InvalidAnswer`` if pages promised another number."""
-        if self._count is not None and self._count != len(self._cards):
-            raise InvalidAnswer(f"the list's pages hold {len(self._cards)} cards and promise {self._count}")
+        """Return all cards, each once. Raises ``InvalidAnswer`` if no entry is a card, or if pages promised another number."""
+        if self._entries and not self._shows_a_card:
+            raise InvalidAnswer("no entry of the list is a card of this customer")
+        distinct = len(self._cards) + self._without_token
+        if self._count not in (None, distinct):
+            # A page may count a card as often as it shows it. A card that comes back on a later page may hide another one.
+            if self._count != self._entries or self._on_earlier_pages:
+                raise InvalidAnswer(f"the list's pages hold {distinct} cards and promise {self._count}")
+            self._oddities["listed_twice"] = max(1, self._oddities["listed_twice"])
         return tuple(self._cards.values())
 
+    @property
+    def oddities(self) -> tuple[Oddity, ...]:
+        """What was odd about the entries, one for each time; ask after ``complete``."""
+        return tuple(sorted(self._oddities.elements()))
+
     def _take_page(self, page: dict[str, object]) -> None:
-        count, results = page.get("count"), page["results"]
-        if not isinstance(results, list) or isinstance(count, bool) or not isinstance(count, int):
+        count, results = read_count(page.get("count")), page["results"]
+        if not isinstance(results, list) or count is None:
             raise InvalidAnswer("a page of the list lacks its results or their count")
-        if not 0 <= count <= MAX_CARDS:
+        if count > MAX_CARDS:
             raise InvalidAnswer(f"a page of the list promises more than {MAX_CARDS} cards")
         if self._count not in (None, count):
             raise InvalidAnswer("the list's pages promise different numbers of cards")
         self._count = count
-        self._take_cards(results)
+        self._take_entries(results)
         following = _position(page.get("next"))
         if following is not None:
             self._check_progress(following, results)
@@ -91,29 +116,48 @@ class Listing:
         if self._pages >= MAX_PAGES:
             raise InvalidAnswer(f"the list has more than {MAX_PAGES} pages")
 
-    def _take_cards(self, items: list[object]) -> None:
+    def _take_entries(self, items: list[object]) -> None:
+        self._entries += len(items)
+        if self._entries > MAX_CARDS:
+            raise InvalidAnswer(f"the list has more than {MAX_CARDS} cards")
+        earlier = frozenset(self._cards)
         for item in items:
-            card = self._read(item)
-            if self._cards.setdefault(card.token, card) != card:
-                raise InvalidAnswer("the list has one token twice, with different facts")
-            if len(self._cards) > MAX_CARDS:
-                raise InvalidAnswer(f"the list has more than {MAX_CARDS} cards")
+            entry = read_entry(item, self._customer_id)
+            self._shows_a_card = self._shows_a_card or entry.is_card
+            self._oddities.update(entry.oddities)
+            if entry.card is None:
+                self._without_token += 1
+            else:
+                self._on_earlier_pages += entry.card.token in earlier
+                self._add(entry.card)
 
-    def _read(self, item: object) -> ListedCard:
-        if not isinstance(item, dict):
-            raise InvalidAnswer("the list holds something that is not a card")
-        owner = item.get("customer_id")
-        if owner is not None and str(owner) != self._customer_id:
-            raise InvalidAnswer("the list holds a card of another customer")
-        try:
-            return read_card(item)
-        except UnusableCard as error:
-            raise InvalidAnswer(f"the list holds an unusable card: {error}") from None
+    def _add(self, card: ListedCard) -> None:
+        before = self._cards.get(card.token)
+        if before is not None and before != card:
+            self._oddities["listed_twice"] += 1
+        self._cards[card.token] = card if before is None else agreed(before, card)
+
+
+def agreed(one: ListedCard, other: ListedCard) -> ListedCard:
+    """Return what two entries of one card agree on; a fact in which they differ is not said."""
+    both = {f.name: (getattr(one.facts, f.name), getattr(other.facts, f.name)) for f in fields(CardFacts)}
+    differ = {name for name, (first, second) in both.items() if first != second}
+    return replace(
+        one,
+        facts=replace(one.facts, **dict.fromkeys(differ)),
+        unsaid=one.unsaid | other.unsaid | differ,
+        only_if_known=one.only_if_known and other.only_if_known,
+    )
+
+
+def united(one: Iterable[ListedCard], other: Iterable[ListedCard]) -> tuple[ListedCard, ...]:
+    """Return the cards that at least one of two lists shows; of a card that both show, what the second one says."""
+    return tuple({card.token: card for card in (*one, *other)}.values())
 
 
 def _position(link: object) -> Position | None:
     """Read a page's ``next``. Its host and path are never followed: they may be a stranger's."""
-    if link is None:
+    if link is None or link is False or (isinstance(link, str) and not link.strip()):
         return None
     if not isinstance(link, str):
         raise InvalidAnswer("the list's next page is not a link")

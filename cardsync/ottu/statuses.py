@@ -5,12 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Final
 
-from cardsync.errors import CredentialsRefused, InvalidAnswer, OttuFault, OttuRejected, OttuThrottled
+from cardsync.core import retry_after
+from cardsync.errors import (
+    CredentialsRefused,
+    InvalidAnswer,
+    ListNotFound,
+    OttuFault,
+    OttuRejected,
+    OttuThrottled,
+    UnreadableAnswer,
+)
 
-MAX_RETRY_AFTER_SECONDS: Final = 3_600.0  # longer than that is somebody's mistake, and would stop all work
+MAX_RETRY_AFTER_SECONDS: Final = 3_600.0  # a longer wish is a mistake, and would stop all work
 REASON_MAX: Final = 300  # characters
 REASON_DEPTH: Final = 4  # {"error": {"field": ["..."]}} has three levels
 REASON_TEXTS: Final = 20
@@ -20,20 +28,39 @@ _DELETED: Final = frozenset({200, 202, 204})
 # Never a card's own refusal: these are about our request, our credentials or the moment.
 _NOT_ABOUT_THE_CARD: Final = frozenset({401, 405, 408, 415, 429})
 
-# Eleven digits or more, with what core.cards counts as separators between them.
-_FULL_NUMBER = re.compile(r"\d(?:[\s.\-_/·]*\d){10,}")
+# What Ottu's errors are made of (``{"detail"}``, ``{"field": ["..."]}``, ``{"error": {"type", "code", "message", "field"?}}``).
+_KINDS: Final = ("type", "code", "field")
+_WRAPPINGS: Final = frozenset({"detail", "message", "error", "errors"})
+# A code or a field's name, and nothing that could be a name, a number of a card or a sentence.
+_CODE: Final = re.compile(r"[a-zA-Z][a-zA-Z_]{0,39}[0-9]{0,4}|[0-9]{1,6}")
 
 
-def check_listed(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> None:
-    """Return if the answer to a list is 200; else raise what its status means."""
+def check_listed(status_code: int, headers: Mapping[str, str], error: object, now: dt.datetime) -> None:
+    """Return if the answer to a list is 200; else raise what its status means. ``error`` is the body of another status."""
     if status_code == 200:
         return
+    if status_code == 404:
+        raise ListNotFound("Ottu rejects the list: 404", says_why=isinstance(error, dict) and bool(error))
     if status_code == 403:
         raise CredentialsRefused("Ottu refuses our credentials: 403", status_code=403)
     _raise_common(status_code, headers, now)
     if 400 <= status_code <= 499:
         raise OttuRejected(f"Ottu rejects the list: {status_code}", status_code=status_code)
-    raise InvalidAnswer(f"Ottu answered the list with {status_code}", status_code=status_code)
+    raise UnreadableAnswer(f"Ottu answered the list with {status_code}", status_code=status_code)
+
+
+def check_inquired(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> bool:
+    """Return whether Ottu knows the payment (200; 404 is that it does not); raise what any other status means.
+
+    A 403 is about this payment and not about our credentials: a session may be another merchant's, and anybody may name one in
+    a notification. Only a 401 stops all calls.
+    """
+    if status_code in (200, 404):
+        return status_code == 200
+    _raise_common(status_code, headers, now)
+    if 400 <= status_code <= 499:
+        raise OttuRejected(f"Ottu rejects the inquiry: {status_code}", status_code=status_code)
+    raise InvalidAnswer(f"Ottu answered the inquiry with {status_code}", status_code=status_code)
 
 
 def check_deleted(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> bool:
@@ -45,11 +72,11 @@ def check_deleted(status_code: int, headers: Mapping[str, str], now: dt.datetime
     _raise_common(status_code, headers, now)
     if 400 <= status_code <= 499:
         raise OttuRejected(f"Ottu rejects the deletion: {status_code}", status_code=status_code)
-    raise InvalidAnswer(f"Ottu answered the deletion with {status_code}", status_code=status_code)
+    raise UnreadableAnswer(f"Ottu answered the deletion with {status_code}", status_code=status_code)
 
 
 def _raise_common(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> None:
-    wait = retry_after_seconds(headers.get("retry-after"), now)
+    wait = retry_after.read_seconds(headers.get("retry-after"), now=now, longest_seconds=MAX_RETRY_AFTER_SECONDS)
     if status_code == 401:
         raise CredentialsRefused("Ottu refuses our credentials: 401", status_code=401)
     if status_code == 429:
@@ -59,52 +86,31 @@ def _raise_common(status_code: int, headers: Mapping[str, str], now: dt.datetime
         raise OttuFault(f"Ottu failed: {status_code}", retry_after_seconds=wait, status_code=status_code)
 
 
-def retry_after_seconds(value: str | None, now: dt.datetime) -> float | None:
-    """Read a ``Retry-After`` (RFC 9110, 10.2.3: seconds or a date), bounded to 0..3600; ``None`` for junk."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_RETRY_AFTER_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=dt.UTC)
-        wait = (moment - now).total_seconds()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return min(max(wait, 0.0), MAX_RETRY_AFTER_SECONDS)
-
-
 def reason_of(error: object, secrets: Iterable[str]) -> str | None:
-    """Return Ottu's words from an error body, one line of at most 300 characters; ``None`` if there are none.
+    """Return what kind of refusal an error body is: type, code and field names, in at most 300 characters; ``None`` without any.
 
-    ``secrets`` (the token, our key) are taken out, and so is whatever looks like a full card number: an error
-    may quote the request.
+    Ottu's free text is never kept: it may name the payer, and a receipt is for good. ``secrets`` (the token, our key) are never
+    taken for a code.
     """
-    words = " ".join("; ".join(_texts(error)).split())
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        words = re.sub(re.escape(secret), "…", words, flags=re.IGNORECASE)
-    words = "".join(c if c.isprintable() else " " for c in _FULL_NUMBER.sub("…", words))
-    return words[:REASON_MAX] or None
+    secret = {s.lower() for s in secrets if s}
+    found = dict.fromkeys(text for text in _walk(error, REASON_DEPTH) if text.partition("=")[2].lower() not in secret)
+    return ", ".join(list(found)[:REASON_TEXTS])[:REASON_MAX] or None
 
 
-def _texts(error: object) -> list[str]:
-    texts: list[str] = []
-    for text in _walk(error, "", REASON_DEPTH):
-        texts.append(text)
-        if len(texts) == REASON_TEXTS:
-            break
-    return texts
-
-
-def _walk(value: object, name: str, depth: int) -> Iterator[str]:
-    """Yield the texts of ``{"detail": ...}``, ``{"field": [...]}``, ``{"error": {...}}`` with their names."""
-    if isinstance(value, str):
-        yield f"{name}: {value}" if name and name not in ("detail", "message", "error") else value
-    elif depth and isinstance(value, dict):
-        for key, item in value.items():
-            yield from _walk(item, str(key), depth - 1)
-    elif depth and isinstance(value, list):
+def _walk(value: object, depth: int) -> Iterator[str]:
+    """Yield ``type=...``, ``code=...`` and ``field=...`` of ``{"error": {"type", "code", "field"}}`` and ``{"field": [...]}``."""
+    if not depth or not isinstance(value, dict | list):
+        return
+    if isinstance(value, list):
         for item in value:
-            yield from _walk(item, name, depth - 1)
+            yield from _walk(item, depth - 1)
+        return
+    for key, item in value.items():
+        name = str(key)
+        if name in _KINDS:
+            if isinstance(item, str | int) and _CODE.fullmatch(str(item)):
+                yield f"{name}={item}"
+        elif isinstance(item, list) and name not in _WRAPPINGS and _CODE.fullmatch(name):
+            yield f"field={name}"
+        else:
+            yield from _walk(item, depth - 1)

@@ -1,4 +1,4 @@
-"""Connections to Ottu on which a whole call ends on time, whatever the other side does.
+"""Connections to Ottu on which a whole call ends on time, also if the other side never ends its answer.
 
 Time-outs of httpx are per operation: a server that sends one byte a second, in the headers or between chunks,
 never meets them. Here every read, write, connect and handshake is given no more than what is left of the
@@ -25,13 +25,14 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
+from cardsync.certificates import verifying_context
 from cardsync.errors import Misconfigured
 
 # Shorter than what load balancers commonly keep an idle connection (nginx 75 s, AWS 60 s): a connection that
 # they close just as we reuse it is a call lost from the budget.
 KEEPALIVE_SECONDS: Final = 30.0
 
-# Whatever can go wrong below an HTTP answer. httpcore's errors have no common base; ssl's are OSErrors.
+# All that can go wrong below an HTTP answer. httpcore's errors have no common base; ssl's are OSErrors.
 TRANSPORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     httpcore.ConnectionNotAvailable,
     httpcore.NetworkError,
@@ -67,21 +68,21 @@ def open_transport(url: str, connections: int) -> httpx.BaseTransport:
 
     The environment's proxy is used, unless Ottu is on this machine (a simulator).
 
-    Raises ``Misconfigured`` if that proxy is of a kind we do not speak.
+    Raises ``Misconfigured`` if that proxy is of a kind we do not speak, or a file of certificates cannot be read.
     """
-    # Honours SSL_CERT_FILE and SSL_CERT_DIR, for a company's own authority; without them certifi's list.
-    tls = httpx.create_ssl_context()
+    tls = verifying_context()
+    proxy = _proxy_for(url, tls)
     return _Transport(
         httpcore.ConnectionPool(
             ssl_context=tls,
-            proxy=_proxy_for(url, tls),
+            proxy=proxy,
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=KEEPALIVE_SECONDS,
             http1=True,
             http2=False,  # one connection a thread is simple, and a stalled one then stalls one call
-            retries=0,  # a call costs budget: who retries is the caller's decision
-            network_backend=_Network(),
+            retries=0,  # a call costs budget: the caller decides whether to retry
+            network_backend=_Network(is_to_a_proxy=proxy is not None),
         )
     )
 
@@ -157,10 +158,11 @@ class _Body(httpx.SyncByteStream):
 
 
 class _Network(httpcore.NetworkBackend):
-    """TCP whose every operation ends with the call's time."""
+    """TCP whose every operation ends with the call's time. Where all connections are to a proxy, its faults are told apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_to_a_proxy: bool = False) -> None:
         self._inner = httpcore.SyncBackend()
+        self._is_to_a_proxy = is_to_a_proxy
 
     def connect_tcp(
         self,
@@ -175,6 +177,21 @@ class _Network(httpcore.NetworkBackend):
         ``socket.create_connection`` would give each the full time-out, and so a host with four dead addresses
         four.
         """
+        try:
+            return self._connect(host, port, timeout, local_address, socket_options)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            if self._is_to_a_proxy:
+                raise httpcore.ProxyError("the proxy cannot be reached") from error
+            raise
+
+    def _connect(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None,
+        local_address: str | None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None,
+    ) -> httpcore.NetworkStream:
         failure: Exception = httpcore.ConnectError("the host has no address")
         addresses = _addresses(host, port)
         for tried, address in enumerate(addresses):

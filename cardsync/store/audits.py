@@ -1,16 +1,21 @@
-"""Audits: one customer drawn at random, and what the next list believed of it says of what had been served until then.
+"""Audits: draw a random customer, and let its next list say whether the cards that were served until then were right.
 
-**How a customer is drawn.** Every row that a snapshot sees stands in exactly one cell of the table: a page, and a place on it.
-Cells are drawn with equal chances, those without a customer are thrown away, and of several customers found one is taken by
-lot. So each customer has the same chance, exactly, whatever pages are full or empty. Rejected: probing the range of ids, since
-every notification burns one (``customers.touch`` is an upsert), so that its holes grow with traffic and never shrink;
-``TABLESAMPLE SYSTEM``, which takes whole pages, and with them customers who came together; ``ORDER BY random()``, which reads
-everybody. A draw reads ``PROBES`` pages, with a hundred customers or with five million; of full pages one probe in five is a hit.
+**How a customer is drawn.** Every row that a snapshot sees stands in exactly one cell of the table: a page, and a place on that
+page. Cells are drawn with equal chances, and cells without a customer are thrown away. If several customers are found, one of
+them is taken at random. So each customer has exactly the same chance, however full or empty the pages are. Rejected:
 
-**Who is judged.** Whoever was drawn, by the next list that is believed: mostly that of lane ``audit``, asked for at once. A
-customer who was due already, or is being asked about, keeps its lane and is judged by that list. To draw another instead would
-leave out just those who change often. What bias is left: a customer of whom Ottu answers nothing is never judged
-(``Drift.waiting`` counts them), and a hint that comes between draw and list, within seconds, makes a verdict worse, not better.
+- probing the range of ids: every notification burns an id (``customers.touch`` is an upsert), so the holes grow with traffic and
+  never shrink;
+- ``TABLESAMPLE SYSTEM``: it takes whole pages, and so customers who became known together;
+- ``ORDER BY random()``: it reads the whole table.
+
+A draw reads ``TRIES`` pages, for a hundred customers and for five million. On full pages one try in five is a hit.
+
+**Who is judged.** The drawn customer is judged by its next list that is believed. Mostly that list has lane ``audit`` and is
+asked for at once. A customer who was due already, or is being asked about, keeps its lane and is judged by that list. Drawing
+another customer instead would leave out exactly the customers who change often. Two biases are left. A customer whose list Ottu
+never gives is never judged (``Drift.waiting`` counts these). A hint that comes in the seconds between draw and list can make a
+verdict worse, never better.
 """
 
 from __future__ import annotations
@@ -22,16 +27,16 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from cardsync.ciphers import KeyRing
 from cardsync.core import drift
-from cardsync.core.cards import Token
 from cardsync.core.diff import LocalCard, Plan
-from cardsync.store.customers import Ticket
+from cardsync.db import Answer, Transaction
+from cardsync.store import inbox, locks
+from cardsync.store.customers import IN_LINE, IS_NOT_ASKED_ABOUT, Ticket
 
-DAYS: Final = 30  # what the share is of: long enough for thousands of audits, short enough to show a change
-PROBES: Final = 64  # at a hit in ten (half-empty pages), all miss once in a thousand draws; then the next tick draws
-AUDIT_LOCK: Final = 0x6175646974000001  # "audit", 1
+DAYS: Final = 30  # the days that the share covers: enough for thousands of audits, few enough to show a change
+TRIES: Final = 64  # at a hit in ten (half-empty pages), all miss once in a thousand draws; then the next tick draws
 
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(cast(:key AS bigint))")
 _SINCE = text("""
     SELECT extract(epoch FROM clock_timestamp() - coalesce(
         (SELECT max(drawn_at) FROM cardsync.audits),
@@ -41,18 +46,19 @@ _SINCE = text("""
 
 
 def seconds_since_draw(connection: Connection) -> float | None:
-    """The seconds since a customer was last drawn, or since the first became known; ``None`` if there is nobody to draw.
+    """The seconds since the last draw, or since the first customer became known; ``None`` if there is no customer.
 
-    0 if another draw is under way; none is until this transaction ends.
+    0 if another draw is under way. Otherwise no other draw can begin until this transaction ends.
     """
-    if not connection.execute(_TRY_LOCK, {"key": AUDIT_LOCK}).scalar_one():
+    if not locks.try_lock(connection, "audit"):
         return 0.0
     since: float | None = connection.execute(_SINCE).scalar_one()
     return since
 
 
 # A page of n bytes has at most (n - 24) / 28 places: PostgreSQL's own bound (MaxHeapTuplesPerPage), for rows without columns. A
-# place that holds an old version, or none, is a miss. The lot among the hits: the scan returns them in the table's order.
+# place with an old version, or with none, is a miss. The last line draws among the hits: the scan returns them in the table's
+# order.
 _DRAW = text("""
     WITH size AS MATERIALIZED (
         SELECT pg_relation_size('cardsync.customers') / current_setting('block_size')::int AS pages,
@@ -61,30 +67,33 @@ _DRAW = text("""
     SELECT id FROM cardsync.customers
     WHERE ctid = ANY(ARRAY(
         SELECT format('(%s,%s)', floor(random() * pages), 1 + floor(random() * places))::tid
-        FROM size, generate_series(1, :probes) WHERE pages > 0
+        FROM size, generate_series(1, :tries) WHERE pages > 0
     ))
     ORDER BY random() LIMIT 1
 """)
 
 
 def draw(connection: Connection) -> int | None:
-    """Draw one customer, each with the same chance; ``None`` if every probe missed."""
-    customer: int | None = connection.execute(_DRAW, {"probes": PROBES}).scalar_one_or_none()
+    """Draw one customer, each with the same chance; ``None`` if every try missed."""
+    customer: int | None = connection.execute(_DRAW, {"tries": TRIES}).scalar_one_or_none()
     return customer
 
 
-# Somebody who is drawn again before being judged is one audit: it would be the same list.
+# A customer who is drawn again before being judged stays one audit: the same list would judge both.
 _OPEN = text("""
     INSERT INTO cardsync.audits (customer) VALUES (:customer) ON CONFLICT (customer) WHERE verdict IS NULL DO NOTHING
 """)
-_ASK = text("""
-    UPDATE cardsync.customers SET due_at = clock_timestamp(), lane = 'audit', rung_at = clock_timestamp()
-    WHERE id = :customer AND due_at IS NULL
+# As a turn of routine looks does (``store.schedule``), it takes over the look that a repeat asked for.
+_ASK = text(f"""
+    UPDATE cardsync.customers
+    SET due_at = CASE WHEN failures > 0 THEN greatest(due_at, clock_timestamp()) ELSE clock_timestamp() END,
+        lane = 'audit', rung_at = clock_timestamp()
+    WHERE id = :customer AND {IN_LINE} AND {IS_NOT_ASKED_ABOUT}
 """)
 
 
 def begin(connection: Connection, customer: int) -> bool:
-    """Let the next believed list judge this customer; make it due unless it is. True if the caller is to ring for it."""
+    """Let the next believed list judge this customer; make it due unless it is due or asked about, and tell whether to ring."""
     connection.execute(_OPEN, {"customer": customer})
     return connection.execute(_ASK, {"customer": customer}).rowcount == 1
 
@@ -94,10 +103,6 @@ _WAITING = text("""
     FROM cardsync.audits AS a JOIN cardsync.customers AS c ON c.id = a.customer
     WHERE a.customer = :customer AND a.verdict IS NULL
 """)
-_HEARD = text("""
-    SELECT token FROM cardsync.events
-    WHERE environment = :environment AND customer_id = :customer_id AND status IN ('pending', 'failed')
-""")
 _JUDGE = text("""
     UPDATE cardsync.audits
     SET observation_no = :number, judged_at = clock_timestamp(), causes = :causes,
@@ -106,20 +111,44 @@ _JUDGE = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An audit that waits for the customer's next list; ``never_looked`` if that is the first one."""
+
+    audit_no: int
+    never_looked: bool
+
+
+def waiting(connection: Transaction, ticket: Ticket) -> Answer[Waiting | None]:
+    """The audit of a customer that was drawn; ``None`` for any other."""
+    sent = connection.execute(_WAITING, {"customer": ticket.customer})
+
+    def read() -> Waiting | None:
+        row = sent.one_or_none()
+        return None if row is None else Waiting(*row)
+
+    return read
+
+
 def judge(
-    connection: Connection, ticket: Ticket, local: Sequence[LocalCard], plan: Plan, *, fingerprint_key: bytes
+    connection: Connection,
+    ticket: Ticket,
+    waiting: Waiting,
+    local: Sequence[LocalCard],
+    plan: Plan,
+    *,
+    fingerprint_key: bytes,
+    ring: KeyRing,
 ) -> None:
-    """Note, if the customer was drawn, whether what is served is what Ottu lists; before the plan is applied."""
-    waiting = connection.execute(_WAITING, {"customer": ticket.customer}).one_or_none()
-    if waiting is None:
-        return
-    whose = {"environment": ticket.environment, "customer_id": ticket.customer_id}
-    tokens = connection.execute(_HEARD, whose).scalars()
+    """Note whether the served cards are those that Ottu lists. Call it before the plan is applied."""
+    heard = inbox.open_hints(
+        connection, ticket.environment, ticket.customer_id, fingerprint_key=fingerprint_key, ring=ring
+    )
     causes = drift.differences(
         local,
         plan,
         on=ticket.asked_at.astimezone(dt.UTC).date(),
-        heard={Token(one).fingerprint(fingerprint_key, ticket.environment) for one in tokens if one},
+        heard={hint.fingerprint for hint in heard},
         never_looked=waiting.never_looked,
     )
     connection.execute(_JUDGE, {"audit_no": waiting.audit_no, "number": ticket.number, "causes": list(causes)})
@@ -127,7 +156,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What the audits of the last ``DAYS`` say; ``waiting`` were drawn and are not judged yet."""
+    """The result of the audits of the last ``DAYS``. ``waiting`` counts customers who were drawn and not judged yet."""
 
     right: int
     sample: int
@@ -136,7 +165,7 @@ class Drift:
 
     @property
     def interval(self) -> drift.Interval | None:
-        """The share of customers whose cards are right; ``None`` while nobody was judged."""
+        """The share of customers whose cards are right; ``None`` while no customer was judged."""
         return drift.wilson(self.right, self.sample)
 
 
@@ -152,7 +181,7 @@ _CAUSES = text("""
 
 
 def summary(connection: Connection) -> Drift:
-    """Read what the audits say."""
+    """Read the result of the audits."""
     row = connection.execute(_SUMMARY, {"days": DAYS}).one()
     causes = {r.cause: r.cards for r in connection.execute(_CAUSES, {"days": DAYS})}
     return Drift(row.right, row.sample, row.waiting, dict.fromkeys(drift.CAUSES, 0) | causes)

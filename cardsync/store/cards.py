@@ -1,4 +1,4 @@
-"""Cards: what a hint notes, and what a plan writes. Whoever calls these holds the customer's row (``customers.touch``)."""
+"""Cards: what a hint writes, and what a plan writes. The caller holds the lock on the customer's row (``customers.touch``)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from cardsync.core.cards import CardFacts
-from cardsync.core.deletion import LocalDeletion
-from cardsync.core.diff import LocalCard, Plan, RemoteCard, Shown, Status
+from cardsync.ciphers import KeyRing, card_token_to_store
+from cardsync.core.believe import KnownCard as KnownByHints
+from cardsync.core.believe import Order
+from cardsync.core.cards import LISTED_STATUSES, CardFacts, CardStatus, Environment
+from cardsync.core.deletion import OPEN, LocalDeletion
+from cardsync.core.diff import LocalCard, Plan, RemoteCard, Shown
+from cardsync.db import Answer, Transaction
+from cardsync.store.deletions.requests import in_phase
 
 _FACTS: Final = tuple(f.name for f in fields(CardFacts))
 _FACT_COLUMNS: Final = ", ".join(_FACTS)
-_WRITTEN: Final = (*_FACTS, "last4", "expires_on")
-_WRITTEN_COLUMNS: Final = ", ".join(_WRITTEN)
-_WRITTEN_VALUES: Final = ", ".join(f":{name}" for name in _WRITTEN)
-_WRITTEN_SET: Final = ", ".join(f"{name} = :{name}" for name in _WRITTEN)
+WRITTEN: Final = (*_FACTS, "last4", "expires_on")
+_WRITTEN_COLUMNS: Final = ", ".join(WRITTEN)
+_WRITTEN_VALUES: Final = ", ".join(f":{name}" for name in WRITTEN)
+_WRITTEN_SET: Final = ", ".join(f"{name} = :{name}" for name in WRITTEN)
 
 
-def _written(facts: CardFacts) -> dict[str, Any]:
+def is_listed(cards: str) -> str:
+    """SQL: whether a card of the table of that name is one that a list showed, and none has proved gone."""
+    return f"{cards}.status IN ({', '.join(repr(status) for status in LISTED_STATUSES)})"
+
+
+def written(facts: CardFacts) -> dict[str, Any]:
     """The columns that hold a card's facts, with those that follow from them."""
     values = {name: getattr(facts, name) for name in _FACTS}
     values["agreements"] = list(facts.agreements or ())
     return {**values, "last4": facts.last4, "expires_on": facts.expires_on}
+
+
+def new(remote: RemoteCard, ring: KeyRing) -> dict[str, Any]:
+    """The columns of a card that is not known yet. Its id is made here, because an encrypted token is bound to it."""
+    card_id = uuid.uuid4()
+    token = card_token_to_store(ring, card_id, remote.token)
+    return {"card_id": card_id, "fingerprint": remote.fingerprint, "token": token, **written(remote.facts)}
 
 
 _KNOWN = text("""
@@ -37,85 +54,57 @@ _KNOWN = text("""
 
 @dataclass(frozen=True, slots=True)
 class KnownCard:
-    """A card that a hint may speak of; ``awaited`` while no list has answered an earlier hint of it."""
+    """A card that a hint may name; ``awaited`` while no list has answered an earlier hint for it."""
 
     card_id: uuid.UUID
-    status: Status
+    status: CardStatus
     awaited: bool
 
 
 def find(connection: Connection, customer: int, fingerprint: bytes) -> KnownCard | None:
-    """The customer's card of that token, in whatever state."""
+    """The customer's card with that token, in any state."""
     row = connection.execute(_KNOWN, {"customer": customer, "fingerprint": fingerprint}).one_or_none()
     return None if row is None else KnownCard(row.card_id, row.status, row.awaited)
 
 
-# A removed card that a hint names again stays removed, and without its token, until a list shows it.
-_AWAIT = text(f"""
-    INSERT INTO cardsync.cards AS c
-        (customer, fingerprint, token, status, awaited_no, awaited_at, cause, {_WRITTEN_COLUMNS})
-    VALUES (:customer, :fingerprint, :token, 'unconfirmed', :evidence_no, :received_at, 'hint', {_WRITTEN_VALUES})
-    ON CONFLICT (customer, fingerprint) DO UPDATE
-    SET awaited_no = greatest(c.awaited_no, excluded.awaited_no), awaited_at = greatest(c.awaited_at, excluded.awaited_at)
-    RETURNING card_id
-""")
-
-
-def await_hinted(
-    connection: Connection,
-    customer: int,
-    remote: RemoteCard,
-    *,
-    evidence_no: int,
-    received_at: dt.datetime,
-) -> uuid.UUID:
-    """Note that a hint named this card: unconfirmed if it was unknown, awaited in any case. Nothing becomes active."""
-    parameters = {
-        "customer": customer,
-        "fingerprint": remote.fingerprint,
-        "token": remote.token.reveal(),
-        "evidence_no": evidence_no,
-        "received_at": received_at,
-        **_written(remote.facts),
-    }
-    card_id: uuid.UUID = connection.execute(_AWAIT, parameters).scalar_one()
-    return card_id
-
-
-# Of a card's deletions in this life, the one under way, else a blocked one: rather one that goes on once the card is unlocked.
+# Of a card's deletions in this life: the one under way, else a blocked one, and among these first one that goes on after an
+# unlock.
 _LOCAL = text(f"""
     SELECT c.card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS},
+           last4,
            d.deletion_id, d.phase, d.since_no, d.tried_since, d.called_at, d.failures, d.when_unlocked
     FROM cardsync.cards AS c LEFT JOIN LATERAL (
         SELECT * FROM cardsync.deletions AS d
-        WHERE d.card_id = c.card_id AND d.life = c.life AND d.phase IN ('asked', 'calling', 'proving', 'refused', 'blocked')
+        WHERE d.card_id = c.card_id AND d.life = c.life AND {in_phase("d", *OPEN, "blocked")}
         ORDER BY d.phase = 'blocked', d.when_unlocked DESC, d.requested_at DESC LIMIT 1
-    ) AS d ON c.status IN ('active', 'deleting')
+    ) AS d ON {is_listed("c")}
     WHERE c.customer = :customer
       AND (status <> 'removed' OR awaited_no IS NOT NULL OR fingerprint = ANY(:fingerprints))
 """)
 
 
-def of_customer(connection: Connection, customer: int, fingerprints: Iterable[bytes]) -> list[LocalCard]:
-    """All cards of a customer that a list can say something about: not removed, awaited, or with a listed fingerprint."""
+def of_customer(connection: Transaction, customer: int, fingerprints: Iterable[bytes]) -> Answer[list[LocalCard]]:
+    """The cards of a customer that a list can affect: those not removed, those awaited, and those with a listed fingerprint."""
     rows = connection.execute(_LOCAL, {"customer": customer, "fingerprints": list(fingerprints)})
-    return [_local(row) for row in rows]
+    return lambda: [_local(row) for row in rows]
 
 
-def _local(row: Row[Any]) -> LocalCard:
-    facts = {name: getattr(row, name) for name in _FACTS}
+def _local(row: Any) -> LocalCard:
+    named = {name: getattr(row, name) for name in _FACTS}
+    facts = CardFacts(**{**named, "agreements": tuple(row.agreements)})
     return LocalCard(
         card_id=row.card_id,
         fingerprint=row.fingerprint,
         status=row.status,
-        facts=CardFacts(**{**facts, "agreements": tuple(row.agreements)}),
+        facts=facts,
         awaited_no=row.awaited_no,
         awaited_at=row.awaited_at,
         deletion=None if row.deletion_id is None else _deletion(row),
+        last4_is_stale=row.last4 != facts.last4,
     )
 
 
-def _deletion(row: Row[Any]) -> LocalDeletion:
+def _deletion(row: Any) -> LocalDeletion:
     return LocalDeletion(
         deletion_id=row.deletion_id,
         phase=row.phase,
@@ -128,8 +117,8 @@ def _deletion(row: Row[Any]) -> LocalDeletion:
 
 
 _ADD = text(f"""
-    INSERT INTO cardsync.cards (customer, fingerprint, token, status, confirmed_at, cause, {_WRITTEN_COLUMNS})
-    VALUES (:customer, :fingerprint, :token, 'active', cast(:confirmed_at AS timestamptz), :cause, {_WRITTEN_VALUES})
+    INSERT INTO cardsync.cards (card_id, customer, fingerprint, token, status, confirmed_at, cause, {_WRITTEN_COLUMNS})
+    VALUES (:card_id, :customer, :fingerprint, :token, 'active', cast(:confirmed_at AS timestamptz), :cause, {_WRITTEN_VALUES})
     RETURNING card_id
 """)
 _SHOWN = text(f"""
@@ -144,7 +133,10 @@ _SHOWN = text(f"""
         cause = :cause
     WHERE card_id = :card_id AND status = :was
 """)
-_ANSWERED = text("UPDATE cardsync.cards SET awaited_no = NULL, awaited_at = NULL WHERE card_id = ANY(:card_ids)")
+_ANSWERED = text("""
+    UPDATE cardsync.cards SET awaited_no = NULL, awaited_at = NULL
+    WHERE card_id = ANY(:card_ids) AND awaited_no IS NOT NULL
+""")
 # The token goes in the statement that removes the card; of hints, only open ones could hold it (``inbox.take_hints``).
 _REMOVE = text("""
     UPDATE cardsync.cards
@@ -157,26 +149,25 @@ _DROP = text("DELETE FROM cardsync.cards WHERE card_id = ANY(:card_ids) AND stat
 
 
 def apply(
-    connection: Connection, customer: int, plan: Plan, *, confirmed_at: dt.datetime | None, cause: str
+    connection: Transaction, customer: int, plan: Plan, *, ring: KeyRing, confirmed_at: dt.datetime | None, cause: str
 ) -> dict[bytes, uuid.UUID]:
     """Write a plan; return the ids of the cards that it shows, by fingerprint. Only real differences write."""
     shown_ids: dict[bytes, uuid.UUID] = {}
     for remote in plan.added:
         parameters = {
             "customer": customer,
-            "fingerprint": remote.fingerprint,
-            "token": remote.token.reveal(),
             "confirmed_at": confirmed_at,
             "cause": cause,
-            **_written(remote.facts),
+            **new(remote, ring),
         }
         shown_ids[remote.fingerprint] = connection.execute(_ADD, parameters).scalar_one()
     for shown in plan.shown:
         shown_ids[shown.remote.fingerprint] = shown.card_id
         if shown.revive or shown.changed:
-            connection.execute(_SHOWN, _shown_parameters(shown, confirmed_at, cause))
+            connection.execute(_SHOWN, _shown_parameters(shown, ring, confirmed_at, cause))
     only_answered = [s.card_id for s in plan.shown if s.answered and not (s.revive or s.changed)]
-    _execute_for(connection, _ANSWERED, [*only_answered, *plan.lapsed])
+    # Where the brake holds a card, its hint has had its time: the next look is the brake's to ask for, after a release.
+    _execute_for(connection, _ANSWERED, [*only_answered, *plan.lapsed, *plan.held])
     _execute_for(connection, _REMOVE, plan.removed, because="absent", cause=cause, was="active", awaited=[])
     proved = {"because": "requested", "cause": "deletion", "was": "deleting", "awaited": list(plan.awaited)}
     _execute_for(connection, _REMOVE, plan.proved, **proved)
@@ -184,20 +175,20 @@ def apply(
     return shown_ids
 
 
-def _shown_parameters(shown: Shown, confirmed_at: dt.datetime | None, cause: str) -> dict[str, Any]:
+def _shown_parameters(shown: Shown, ring: KeyRing, confirmed_at: dt.datetime | None, cause: str) -> dict[str, Any]:
     return {
         "card_id": shown.card_id,
         "was": shown.was,
-        "token": shown.remote.token.reveal(),
+        "token": card_token_to_store(ring, shown.card_id, shown.remote.token),
         "revive": shown.revive,
         "answered": shown.answered,
         "confirmed_at": confirmed_at,
         "cause": cause,
-        **_written(shown.remote.facts),
+        **written(shown.remote.facts),
     }
 
 
-def _execute_for(connection: Connection, statement: Any, card_ids: Sequence[uuid.UUID], **parameters: Any) -> None:
+def _execute_for(connection: Transaction, statement: Any, card_ids: Sequence[uuid.UUID], **parameters: Any) -> None:
     if card_ids:
         connection.execute(statement, {"card_ids": list(card_ids), **parameters})
 
@@ -214,28 +205,102 @@ def await_again(connection: Connection, card_id: uuid.UUID, *, evidence_no: int,
     connection.execute(_AWAIT_AGAIN, parameters)
 
 
-_BELIEVED_NO = text("SELECT believed_no FROM cardsync.cards WHERE card_id = :card_id")
-_NOTE_BELIEVED = text("""
-    UPDATE cardsync.cards SET believed_no = :evidence_no WHERE card_id = :card_id AND believed_no < :evidence_no
+# What a hint is compared with; ``of_customer`` reads what a list can speak of.
+_BELIEVED = text(f"""
+    SELECT card_id, status, removed_at, coalesce(hint_applied_at, 'epoch') AS hint_applied_at,
+           believed_no AS hint_applied_no, {_FACT_COLUMNS}
+    FROM cardsync.cards WHERE customer = :customer AND fingerprint = :fingerprint
 """)
 
 
-def believed_no(connection: Connection, card_id: uuid.UUID) -> int:
-    """The newest hint that was believed of a card, where hints are the source; 0 if none was."""
-    number: int = connection.execute(_BELIEVED_NO, {"card_id": card_id}).scalar_one()
-    return number
+def known_to_hints(connection: Connection, customer: int, fingerprint: bytes) -> tuple[uuid.UUID, KnownByHints] | None:
+    """The customer's card of that token, with the newest hint that was believed of it."""
+    row = connection.execute(_BELIEVED, {"customer": customer, "fingerprint": fingerprint}).one_or_none()
+    if row is None:
+        return None
+    facts = {name: getattr(row, name) for name in _FACTS}
+    known = KnownByHints(
+        status=row.status,
+        facts=CardFacts(**{**facts, "agreements": tuple(row.agreements)}),
+        applied=Order(row.hint_applied_at, row.hint_applied_no),
+        removed_at=row.removed_at,
+    )
+    return row.card_id, known
 
 
-def note_believed(connection: Connection, card_id: uuid.UUID, evidence_no: int) -> None:
-    """Note that a hint was believed of a card."""
-    connection.execute(_NOTE_BELIEVED, {"card_id": card_id, "evidence_no": evidence_no})
+_NOTE_APPLIED = text("""
+    UPDATE cardsync.cards SET hint_applied_at = :at, believed_no = :number WHERE card_id = :card_id
+""")
 
 
-_ELSEWHERE = text("""
+def note_hint_applied(connection: Connection, card_id: uuid.UUID, order: Order) -> None:
+    """Note that this hint is the newest that was believed of the card."""
+    connection.execute(_NOTE_APPLIED, {"card_id": card_id, "at": order.at, "number": order.number})
+
+
+# What is known of a card stays as it is, whatever an unbelieved hint says.
+_KEEP_UNCONFIRMED = text(f"""
+    INSERT INTO cardsync.cards
+        (card_id, customer, fingerprint, token, status, awaited_no, awaited_at, cause, {_WRITTEN_COLUMNS})
+    VALUES (:card_id, :customer, :fingerprint, :token, 'unconfirmed', :evidence_no, :received_at, 'hint', {_WRITTEN_VALUES})
+    ON CONFLICT (customer, fingerprint) DO NOTHING
+    RETURNING card_id
+""")
+
+
+def keep_unconfirmed(
+    connection: Connection,
+    customer: int,
+    remote: RemoteCard,
+    *,
+    ring: KeyRing,
+    evidence_no: int,
+    received_at: dt.datetime,
+) -> uuid.UUID | None:
+    """Note a card that a hint named which is not believed; ``None`` if the card was known."""
+    parameters = {
+        "customer": customer,
+        "evidence_no": evidence_no,
+        "received_at": received_at,
+        **new(remote, ring),
+    }
+    card_id: uuid.UUID | None = connection.execute(_KEEP_UNCONFIRMED, parameters).scalar_one_or_none()
+    return card_id
+
+
+_OWNERS_UNCONFIRMED = text("""
+    SELECT c.card_id, o.environment, o.customer_id, c.fingerprint
+    FROM cardsync.cards AS c JOIN cardsync.customers AS o ON o.id = c.customer
+    WHERE c.card_id = ANY(:card_ids) AND c.status = 'unconfirmed'
+    ORDER BY o.environment COLLATE "C", o.customer_id COLLATE "C"
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class UnconfirmedCard:
+    """A card that only unbelieved hints named, and whose it would be."""
+
+    card_id: uuid.UUID
+    environment: Environment
+    customer_id: str
+    fingerprint: bytes
+
+
+def unconfirmed(connection: Connection, card_ids: Sequence[uuid.UUID]) -> list[UnconfirmedCard]:
+    """Those of the cards that are unconfirmed, in the order in which their customers are locked."""
+    return [UnconfirmedCard(*row) for row in connection.execute(_OWNERS_UNCONFIRMED, {"card_ids": list(card_ids)})]
+
+
+def drop_unconfirmed(connection: Connection, card_ids: Sequence[uuid.UUID]) -> int:
+    """Drop those of the cards that are unconfirmed; the count of them. Their customers are locked."""
+    return connection.execute(_DROP, {"card_ids": list(card_ids)}).rowcount
+
+
+_ELSEWHERE = text(f"""
     SELECT EXISTS (
         SELECT 1 FROM cardsync.cards AS other
         JOIN cardsync.cards AS this ON this.fingerprint = other.fingerprint AND this.customer <> other.customer
-        WHERE this.card_id = ANY(:card_ids) AND other.status IN ('active', 'deleting')
+        WHERE this.card_id = ANY(:card_ids) AND {is_listed("other")}
     )
 """)
 

@@ -1,59 +1,55 @@
-"""The inbox: authentic notifications, each durable before it is answered; a pending row is the job itself."""
+"""The inbox: authentic notifications, each durable before it is answered; a pending row is the job itself.
+
+How a notification gets in stands in ``store.intake``. What a hint says of its card, the token first, stands encrypted in the
+column ``token`` (``cardsync.ciphers``); ``facts`` has its agreements alone. A row of a release before that has both in the clear.
+So SQL cannot compare tokens here: the open hints of one customer are read, decrypted, and compared by fingerprint.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, text
 
+from cardsync import traces
+from cardsync.ciphers import KeyRing, decrypt_hint, reencrypted
+from cardsync.core.agreements import Terms, terms_from_json
+from cardsync.core.believe import Order
 from cardsync.core.cards import CardFacts, Environment, Token
-from cardsync.core.events import Event, event_id
-from cardsync.core.signature import Scheme
+from cardsync.core.signature import Source
+from cardsync.errors import MalformedBody, Refused, UnknownSecretKey
 
 Status = Literal["pending", "done", "ignored", "failed"]
-Row = Mapping[str, object]
 
 MAX_ATTEMPTS: Final = 10  # over about half an hour; then an operator looks, and replays
+OPEN_AT_ONCE: Final = 1_000  # open hints of one customer that are decrypted at once, the newest: milliseconds
 SETTLE_AT_ONCE: Final = 100  # events in one transaction: short enough to hold no lock for long
 
 
-_FACTS: Final = tuple(field.name for field in fields(CardFacts))
+# What a row gives up when its content is forgotten. The hashes stay: they still tell a late duplicate and a repeat, and nothing
+# of a person. So do the kind, the times, the key, the scheme.
+SHED: Final = """
+    customer_id = NULL, session_id = NULL, reference_number = NULL, agreement_id = NULL, card_id = NULL, result = NULL,
+    state = NULL, payment_type = NULL, token = NULL, facts = NULL, last_error = NULL, shed_at = clock_timestamp()
+"""
+
+_FACTS: Final = tuple(one.name for one in fields(CardFacts))
 
 
 @dataclass(frozen=True, slots=True)
-class NewEvent:
-    """A notification as it is stored: what it says, the hash of its bytes, and who vouched for it."""
+class NamedPayment:
+    """The payment that a hint names. Under a signature that ``vouched``, the session is signed too."""
 
-    event: Event
-    body_hash: bytes
-    scheme: Scheme
-    key_id: str
-    signature_hash: bytes
-
-    @property
-    def event_id(self) -> uuid.UUID:
-        """The id that its row gets, unless the body is known by another already."""
-        return event_id(self.body_hash)
-
-    @property
-    def status(self) -> Literal["pending", "ignored"]:
-        """Whether there is work in it."""
-        return "pending" if self.event.ignored_because is None else "ignored"
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of an insert: ``fresh`` is false for a body that was there already."""
-
-    event_id: uuid.UUID
-    status: Status
-    fresh: bool
+    session_id: str | None
+    heard_at: dt.datetime
+    signature_hash: bytes | None
+    vouched: bool
+    result: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,114 +64,35 @@ class PendingHint:
     token: Token
     facts: CardFacts
     attempts: int
+    scheme: Source
+    vouched: bool
+    result: str | None
+    agreement_id: str | None
+    session_id: str | None
+    signature_hash: bytes | None
+    as_of: dt.datetime | None
+    terms: Terms = Terms()  # noqa: RUF009  (frozen, of its agreement)
+    trace: str | None = None  # the context of the span in which it arrived
+
+    @property
+    def order(self) -> Order:
+        """Its place among hints, where they are believed."""
+        return Order(self.as_of or self.received_at, self.evidence_no)
+
+    @property
+    def payment(self) -> NamedPayment:
+        """The payment that it names."""
+        return NamedPayment(self.session_id, self.received_at, self.signature_hash, self.vouched, self.result)
 
 
 @dataclass(frozen=True, slots=True)
 class TakenHint:
-    """A hint that was settled by whoever removes its card; ``repeated`` if its signature was seen before."""
+    """A hint that was settled by the removal of its card; ``repeated`` if its signature was seen before."""
 
     card_id: uuid.UUID
     evidence_no: int
     received_at: dt.datetime
     repeated: bool
-
-
-# One parameter however many rows: the same prepared statement for one hint and for thirty, and one value to send. No index is
-# named for conflicts: the id follows from the hash, and of two who insert the same at once either index may be the first to tell.
-# What waited on disk brings the time of its arrival, by another clock: never later than now.
-_INSERT = text("""
-    INSERT INTO cardsync.events (
-        event_id, received_at, body_hash, status, kind, ignored_because, environment, customer_id, session_id,
-        reference_number, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts, settled_at
-    )
-    SELECT
-        event_id, least(received_at, clock_timestamp()), decode(body_hash, 'hex'), status, kind, ignored_because,
-        environment, customer_id, session_id, reference_number, result, state, payment_type, agreement_id, scheme, key_id,
-        decode(signature_hash, 'hex'), token, facts, CASE WHEN status = 'ignored' THEN clock_timestamp() END
-    FROM json_to_recordset(cast(:rows AS json)) AS row (
-        event_id uuid, received_at timestamptz, body_hash text, status text, kind text, ignored_because text,
-        environment text, customer_id text, session_id text, reference_number text, result text, state text,
-        payment_type text, agreement_id text, scheme text, key_id text, signature_hash text, token text, facts jsonb
-    )
-    ON CONFLICT DO NOTHING
-    RETURNING body_hash, event_id, status
-""")
-
-# A duplicate of an event whose work failed is a wish to try again: it must not be hidden by having been seen.
-_SEEN = text("""
-    UPDATE cardsync.events SET status = 'pending', attempts = 0, due_at = clock_timestamp()
-    WHERE body_hash = :body_hash AND status = 'failed'
-    RETURNING event_id, status
-""")
-_FIND = text("SELECT event_id, status FROM cardsync.events WHERE body_hash = :body_hash")
-
-
-def store(connection: Connection, new: Sequence[NewEvent]) -> list[Stored]:
-    """Insert those events whose body's hash is not known, in one statement; reopen a known one that failed.
-
-    Sorted by hash, so that two transactions which hold the same notifications wait for each other in one order.
-    """
-    order = sorted(range(len(new)), key=lambda place: new[place].body_hash)
-    stored = zip(order, store_rows(connection, [as_row(new[place]) for place in order]), strict=True)
-    return [one for _, one in sorted(stored, key=lambda placed: placed[0])]
-
-
-def store_rows(connection: Connection, rows: Sequence[Row]) -> list[Stored]:
-    """The same for rows as ``as_row`` makes them, numbered in this order. Raises ``DBAPIError`` for a row that is none."""
-    inserted = connection.execute(_INSERT, {"rows": json.dumps(rows)})
-    fresh = {bytes(row.body_hash).hex(): (row.event_id, row.status) for row in inserted}
-    stored = []
-    for row in rows:
-        found = fresh.pop(
-            str(row["body_hash"]), None
-        )  # the same bytes twice at once: one is new, the other its duplicate
-        stored.append(_seen(connection, row) if found is None else Stored(*found, fresh=True))
-    return stored
-
-
-def as_row(new: NewEvent) -> Row:
-    """An event as its insert takes it, in JSON's types: all that may be kept of a notification."""
-    event = new.event
-    hint = event.card if new.status == "pending" else None
-    return {
-        "event_id": str(new.event_id),
-        "body_hash": new.body_hash.hex(),
-        "status": new.status,
-        "kind": event.kind,
-        "ignored_because": event.ignored_because,
-        "environment": event.environment,
-        "customer_id": event.customer_id,
-        "session_id": event.session_id,
-        "reference_number": event.reference_number,
-        "result": event.result,
-        "state": event.state,
-        "payment_type": event.payment_type,
-        "agreement_id": event.agreement_id,
-        "scheme": new.scheme,
-        "key_id": new.key_id,
-        "signature_hash": new.signature_hash.hex() if hint else None,
-        "token": hint.token.reveal() if hint else None,
-        "facts": {name: getattr(hint.facts, name) for name in _FACTS} if hint else None,
-    }
-
-
-def try_out(connection: Connection) -> None:
-    """Insert what nobody sent, for the caller to roll back: whether a hint could be stored now is not told by a ``SELECT``.
-
-    A standby, a server without room and one in the midst of a migration all answer questions. Raises as ``store_rows``.
-    """
-    body_hash = os.urandom(32)  # two who try at once must not wait for each other
-    row = {"event_id": str(event_id(body_hash)), "body_hash": body_hash.hex(), "status": "ignored", "kind": "unknown"}
-    row |= {"ignored_because": "unknown kind", "scheme": "standard", "key_id": "nobody"}
-    connection.execute(_INSERT, {"rows": json.dumps([row])})
-
-
-def _seen(connection: Connection, row: Row) -> Stored:
-    body_hash = bytes.fromhex(str(row["body_hash"]))
-    known = connection.execute(_SEEN, {"body_hash": body_hash}).one_or_none()
-    if known is None:
-        known = connection.execute(_FIND, {"body_hash": body_hash}).one()
-    return Stored(known.event_id, known.status, fresh=False)
 
 
 _WHOSE = text("""
@@ -193,31 +110,69 @@ def whose(
     return [(row.environment, row.customer_id) for row in rows]
 
 
-_CLAIM = text("""
-    SELECT event_id, evidence_no, received_at, environment, customer_id, token, facts, attempts
-    FROM cardsync.events
+CLAIMED: Final = (
+    "event_id",
+    "evidence_no",
+    "received_at",
+    "environment",
+    "customer_id",
+    "token",
+    "facts",
+    "attempts",
+    "scheme",
+    "vouched",
+    "result",
+    "agreement_id",
+    "session_id",
+    "signature_hash",
+    "as_of",
+)
+_CLAIM = text(f"""
+    SELECT {", ".join(CLAIMED)} FROM cardsync.events
     WHERE event_id = ANY(:ids) AND status = 'pending'
     ORDER BY environment, customer_id COLLATE "C", evidence_no
     FOR UPDATE SKIP LOCKED
 """)
 
 
-def claim(connection: Connection, event_ids: Sequence[uuid.UUID]) -> list[PendingHint]:
-    """Lock those of the events that are pending and nobody else holds; their customers are locked (``whose``) before."""
+def claim(connection: Connection, event_ids: Sequence[uuid.UUID], ring: KeyRing) -> list[PendingHint]:
+    """Lock those of the events that are pending and not locked elsewhere; their customers are locked (``whose``) before.
+
+    Raises ``UnknownSecretKey`` if one was encrypted with a key that ``ring`` lacks, ``Refused`` or ``ValueError`` if one cannot
+    be read.
+    """
     rows = connection.execute(_CLAIM, {"ids": list(event_ids)[:SETTLE_AT_ONCE]})
-    return [
-        PendingHint(
-            event_id=r.event_id,
-            evidence_no=r.evidence_no,
-            received_at=r.received_at,
-            environment=r.environment,
-            customer_id=r.customer_id,
-            token=Token(r.token),
-            facts=facts_from_json(r.facts),
-            attempts=r.attempts,
-        )
-        for r in rows
-    ]
+    return [pending(row, ring) for row in rows]
+
+
+def pending(row: Any, ring: KeyRing) -> PendingHint:
+    """Read a row with the columns ``CLAIMED``. Raises as ``claim``."""
+    token, facts = _read(row, ring)
+    return PendingHint(
+        event_id=row.event_id,
+        evidence_no=row.evidence_no,
+        received_at=row.received_at,
+        environment=row.environment,
+        customer_id=row.customer_id,
+        token=token,
+        facts=facts,
+        attempts=row.attempts,
+        scheme=row.scheme,
+        vouched=row.vouched,
+        result=row.result,
+        agreement_id=row.agreement_id,
+        session_id=row.session_id,
+        signature_hash=row.signature_hash,
+        as_of=row.as_of,
+        terms=terms_from_json((row.facts or {}).get("agreement")),
+        trace=traces.readable((row.facts or {}).get("trace")),
+    )
+
+
+def _read(row: Any, ring: KeyRing) -> tuple[Token, CardFacts]:
+    if row.token is None:
+        raise MalformedBody("a hint without a token")
+    return decrypt_hint(ring, (row.environment, row.customer_id), row.token, facts_from_json(row.facts))
 
 
 def facts_from_json(stored: dict[str, Any]) -> CardFacts:
@@ -239,27 +194,61 @@ def settle(connection: Connection, event_id: uuid.UUID, card_id: uuid.UUID | Non
     return connection.execute(_SETTLE, {"event_id": event_id, "card_id": card_id}).rowcount == 1
 
 
-_TAKE_HINTS = text("""
-    UPDATE cardsync.events AS e
-    SET status = 'done', settled_at = clock_timestamp(), token = NULL, facts = NULL, card_id = c.card_id, last_error = NULL
-    FROM cardsync.cards AS c
-    WHERE e.environment = :environment AND e.customer_id = :customer_id AND e.status IN ('pending', 'failed')
-      AND c.card_id = ANY(:card_ids) AND c.token = e.token
-    RETURNING c.card_id, e.evidence_no, e.received_at, EXISTS (
-        SELECT 1 FROM cardsync.events AS earlier
-        WHERE earlier.signature_hash = e.signature_hash AND earlier.evidence_no < e.evidence_no
-    ) AS repeated
+_OPEN = text("""
+    SELECT event_id, environment, customer_id, token, facts FROM cardsync.events
+    WHERE environment = :environment AND customer_id = :customer_id AND status IN ('pending', 'failed') AND token IS NOT NULL
+    ORDER BY evidence_no DESC LIMIT :limit
 """)
 
 
-def take_hints(
-    connection: Connection, environment: Environment, customer_id: str, card_ids: Sequence[uuid.UUID]
-) -> list[TakenHint]:
-    """Settle the open hints that name these known cards of a customer who is locked.
+@dataclass(frozen=True, slots=True)
+class OpenHint:
+    """An open hint: the fingerprint of the card that it names, and what its row holds, so that a change of it is noticed."""
 
-    Whoever is about to remove a card asks this first: it is evidence of the card, and it holds the card's token.
+    event_id: uuid.UUID
+    fingerprint: bytes
+    stored: str = field(repr=False)
+
+
+def open_hints(
+    connection: Connection, environment: Environment, customer_id: str, *, fingerprint_key: bytes, ring: KeyRing
+) -> list[OpenHint]:
+    """The newest open hints of a customer, at most ``OPEN_AT_ONCE``. One that cannot be read is left out."""
+    parameters = {"environment": environment, "customer_id": customer_id, "limit": OPEN_AT_ONCE}
+    found = []
+    for row in connection.execute(_OPEN, parameters):
+        try:
+            token, _ = _read(row, ring)
+        except (Refused, UnknownSecretKey, ValueError):
+            continue  # ``process`` meets it too, and puts it off
+        found.append(OpenHint(row.event_id, token.fingerprint(fingerprint_key, environment), row.token))
+    return found
+
+
+_TAKE_HINTS = text("""
+    UPDATE cardsync.events AS e
+    SET status = 'done', settled_at = clock_timestamp(), token = NULL, facts = NULL, card_id = named.card_id, last_error = NULL
+    FROM unnest(cast(:event_ids AS uuid[]), cast(:card_ids AS uuid[]), cast(:stored AS text[]))
+        AS named (event_id, card_id, stored)
+    WHERE e.event_id = named.event_id AND e.token = named.stored AND e.status IN ('pending', 'failed')
+    RETURNING named.card_id, e.evidence_no, e.received_at, e.repeated
+""")
+
+
+def take_hints(connection: Connection, opened: Sequence[OpenHint], cards: Mapping[bytes, uuid.UUID]) -> list[TakenHint]:
+    """Settle those of the open hints that name one of these cards, by fingerprint, of a customer who is locked.
+
+    Called before a card is removed: such a hint is evidence of the card, and it holds the card's token. A hint whose row was
+    changed since it was read is left open.
     """
-    parameters = {"environment": environment, "customer_id": customer_id, "card_ids": list(card_ids)}
+    named = [hint for hint in opened if hint.fingerprint in cards]
+    if not named:
+        return []
+    parameters = {
+        "event_ids": [hint.event_id for hint in named],
+        "card_ids": [cards[hint.fingerprint] for hint in named],
+        "stored": [hint.stored for hint in named],
+    }
     return [TakenHint(*row) for row in connection.execute(_TAKE_HINTS, parameters)]
 
 
@@ -296,40 +285,58 @@ def postpone(
     return status
 
 
-# Ringing moves due_at on, so that one lost bell is rung again and a long queue is not filled with the same bells.
-_OVERDUE = text("""
-    UPDATE cardsync.events SET due_at = clock_timestamp() + make_interval(secs => :again_seconds)
-    WHERE event_id = ANY(ARRAY(
-        SELECT event_id FROM cardsync.events
-        WHERE status = 'pending' AND due_at < statement_timestamp() - make_interval(secs => :older_seconds)
-        ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING event_id
+_PAYMENT = text("""
+    SELECT session_id, received_at, signature_hash, vouched, result FROM cardsync.events WHERE event_id = :event_id
 """)
 
 
-def overdue(connection: Connection, *, older_seconds: float, again_seconds: float, limit: int) -> list[uuid.UUID]:
-    """Pick pending events that nobody has settled in time, to be rung again; they are due again after ``again_seconds``."""
-    parameters = {"older_seconds": older_seconds, "again_seconds": again_seconds, "limit": limit}
-    return list(connection.execute(_OVERDUE, parameters).scalars())
+def payment_of(connection: Connection, event_id: uuid.UUID) -> NamedPayment | None:
+    """The payment that an event names; ``None`` if there is no such event."""
+    row = connection.execute(_PAYMENT, {"event_id": event_id}).one_or_none()
+    return None if row is None else NamedPayment(*row)
 
 
 _COLUMNS = """
     event_id, evidence_no, received_at, status, kind, ignored_because, environment, customer_id, session_id,
     reference_number, result, state, payment_type, agreement_id, scheme, key_id, card_id, attempts, due_at, settled_at,
-    last_error, shed_at
+    last_error, shed_at, vouched, as_of
 """
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM cardsync.events
     WHERE (cast(:status AS text) IS NULL OR status = :status)
+      AND (cast(:customer_id AS text) IS NULL OR environment = :environment AND customer_id = :customer_id)
+      AND (cast(:session_id AS text) IS NULL OR session_id = :session_id)
+      AND (cast(:card_id AS uuid) IS NULL OR card_id = :card_id)
+      AND (cast(:since AS timestamptz) IS NULL OR received_at >= :since)
     ORDER BY received_at DESC LIMIT :limit
 """)
 _SHOW = text(f"SELECT {_COLUMNS} FROM cardsync.events WHERE event_id = :event_id")
 
 
-def listing(connection: Connection, *, status: Status | None, limit: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events an operator wants to see; ``None`` is no condition. A card's are found with its customer."""
+
+    status: Status | None = None
+    customer: tuple[Environment, str] | None = None
+    session_id: str | None = None
+    card_id: uuid.UUID | None = None
+    since: dt.datetime | None = None
+
+
+def listing(connection: Connection, wanted: Wanted, *, limit: int) -> list[dict[str, Any]]:
     """The newest events, for an operator: everything but hints' content."""
-    return [dict(r) for r in connection.execute(_LIST, {"status": status, "limit": limit}).mappings()]
+    environment, customer_id = wanted.customer or (None, None)
+    parameters = {
+        "status": wanted.status,
+        "environment": environment,
+        "customer_id": customer_id,
+        "session_id": wanted.session_id,
+        "card_id": wanted.card_id,
+        "since": wanted.since,
+        "limit": limit,
+    }
+    return [dict(r) for r in connection.execute(_LIST, parameters).mappings()]
 
 
 def show(connection: Connection, event_id: uuid.UUID) -> dict[str, Any] | None:
@@ -347,3 +354,61 @@ _REPLAY = text("""
 def replay(connection: Connection, event_id: uuid.UUID) -> bool:
     """Open a failed (or postponed) event again; false if it is settled, or no event."""
     return connection.execute(_REPLAY, {"event_id": event_id}).rowcount == 1
+
+
+_OF_OTHER_KEYS = text("""
+    SELECT event_id, environment, customer_id, token, facts FROM cardsync.events
+    WHERE status IN ('pending', 'failed') AND token IS NOT NULL AND NOT starts_with(token, :prefix)
+      AND event_id > :after
+    ORDER BY event_id LIMIT :limit
+""")
+_COUNT_OF_OTHER_KEYS = text("""
+    SELECT count(*) FROM cardsync.events
+    WHERE status IN ('pending', 'failed') AND token IS NOT NULL AND NOT starts_with(token, :prefix)
+""")
+_REENCRYPT = text("""
+    UPDATE cardsync.events AS e SET token = new.token, facts = new.facts
+    FROM unnest(cast(:event_ids AS uuid[]), cast(:before AS text[]), cast(:tokens AS text[]), cast(:facts AS jsonb[]))
+        AS new (event_id, before, token, facts)
+    WHERE e.event_id = new.event_id AND e.token = new.before AND e.status IN ('pending', 'failed')
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Reencrypted:
+    """One batch: how many rows were written, how many no key could read, and where the next batch begins (``None``: done)."""
+
+    written: int
+    unreadable: int
+    next_after: uuid.UUID | None
+
+
+def reencrypt(connection: Connection, ring: KeyRing, *, after: uuid.UUID, limit: int) -> Reencrypted:
+    """Encrypt a batch of open hints with the ring's current key: those of other keys, and those in the clear.
+
+    A row that another process changes meanwhile is left as that process wrote it.
+    """
+    rows = connection.execute(_OF_OTHER_KEYS, {"prefix": ring.prefix, "after": after, "limit": limit}).all()
+    written: list[tuple[uuid.UUID, str, str, str]] = []
+    unreadable = 0
+    for row in rows:
+        clear = facts_from_json(row.facts)
+        try:
+            hint = reencrypted(ring, (row.environment, row.customer_id), row.token, clear)
+        except (Refused, UnknownSecretKey, ValueError):
+            unreadable += 1
+            continue
+        if hint is not None:
+            written.append((row.event_id, row.token, hint.text, json.dumps({"agreements": clear.agreements})))
+    changed = 0
+    if written:
+        names = ("event_ids", "before", "tokens", "facts")
+        parameters = {name: list(values) for name, values in zip(names, zip(*written, strict=True), strict=True)}
+        changed = connection.execute(_REENCRYPT, parameters).rowcount
+    return Reencrypted(changed, unreadable, rows[-1].event_id if len(rows) == limit else None)
+
+
+def count_of_other_keys(connection: Connection, ring: KeyRing) -> int:
+    """How many open hints are not encrypted with the ring's current key."""
+    found: int = connection.execute(_COUNT_OF_OTHER_KEYS, {"prefix": ring.prefix}).scalar_one()
+    return found

@@ -1,11 +1,12 @@
-"""What was asked of Ottu, and what became of each answer: the evidence behind every change."""
+"""Observations: each list that was asked for, and its outcome. They are the evidence behind every change."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
+from cardsync.db import Transaction
 from cardsync.store.customers import Ticket
 
 OUTCOME_MAX: Final = 40  # characters; outcomes are our own words
@@ -19,7 +20,7 @@ _RECORD = text("""
 
 
 def record(
-    connection: Connection,
+    connection: Transaction,
     ticket: Ticket,
     *,
     outcome: str,

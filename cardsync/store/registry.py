@@ -1,4 +1,4 @@
-"""Reads through the views of the schema ``registry``: the API shows what a service with SQL access sees, no more."""
+"""Reads through the views of the schema ``registry``: the API shows the same as SQL access to the views, and no more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CARDS_MAX: Final = 1_000  # cards of one customer in one answer: far beyond any 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredCard:
-    """A card as the registry shows it. ``token`` is read only when asked for, set only if active, never printed."""
+    """A card as the registry shows it. ``token`` is another room's to give (``access.token_reads``), and never printed."""
 
     card_id: uuid.UUID
     environment: Environment
@@ -44,11 +44,8 @@ class RegisteredCard:
     token: str | None = field(default=None, repr=False)
 
 
-_COLUMNS: Final = ", ".join(f"c.{f.name}" for f in fields(RegisteredCard) if f.name != "token")
-_PLAIN: Final = f"SELECT {_COLUMNS} FROM registry.cards AS c"
-_WITH_TOKENS: Final = (
-    f"SELECT {_COLUMNS}, t.token FROM registry.cards AS c LEFT JOIN registry.card_tokens AS t USING (card_id)"
-)
+COLUMNS: Final = ", ".join(f"c.{f.name}" for f in fields(RegisteredCard) if f.name != "token")
+_CARDS: Final = f"SELECT {COLUMNS} FROM registry.cards AS c"
 _OF_CUSTOMER: Final = """
     WHERE c.environment = :environment AND c.customer_id = :customer_id
       AND c.status = ANY(cast(:statuses AS text[]))
@@ -62,14 +59,9 @@ _OF_AGREEMENT: Final = """
         WHERE a.environment = :environment AND a.agreement_id = :agreement_id
     )
 """
-# Which of the two is asked, by whether tokens are: without them the view that holds them is not even touched.
-_CUSTOMERS_CARDS: Final = {
-    tokens: text(f"{head} {_OF_CUSTOMER}") for tokens, head in ((False, _PLAIN), (True, _WITH_TOKENS))
-}
-_ONE_CARD: Final = {tokens: text(f"{head} {_BY_ID}") for tokens, head in ((False, _PLAIN), (True, _WITH_TOKENS))}
-_AGREEMENTS_CARD: Final = {
-    tokens: text(f"{head} {_OF_AGREEMENT}") for tokens, head in ((False, _PLAIN), (True, _WITH_TOKENS))
-}
+_CUSTOMERS_CARDS: Final = text(f"{_CARDS} {_OF_CUSTOMER}")
+_ONE_CARD: Final = text(f"{_CARDS} {_BY_ID}")
+_AGREEMENTS_CARD: Final = text(f"{_CARDS} {_OF_AGREEMENT}")
 
 
 def cards_of_customer(
@@ -79,7 +71,6 @@ def cards_of_customer(
     *,
     statuses: Sequence[str],
     pg_code: str | None,
-    tokens: bool,
 ) -> list[RegisteredCard]:
     """A customer's cards in these states, preferred ones first, then the newest."""
     parameters = {
@@ -89,21 +80,19 @@ def cards_of_customer(
         "pg_code": pg_code,
         "limit": CARDS_MAX,
     }
-    return [_card(row) for row in connection.execute(_CUSTOMERS_CARDS[tokens], parameters)]
+    return [_card(row) for row in connection.execute(_CUSTOMERS_CARDS, parameters)]
 
 
-def card(connection: Connection, card_id: uuid.UUID, *, tokens: bool) -> RegisteredCard | None:
-    """One card, in whatever state."""
-    row = connection.execute(_ONE_CARD[tokens], {"card_id": card_id}).one_or_none()
+def card(connection: Connection, card_id: uuid.UUID) -> RegisteredCard | None:
+    """One card, in any state."""
+    row = connection.execute(_ONE_CARD, {"card_id": card_id}).one_or_none()
     return None if row is None else _card(row)
 
 
-def card_of_agreement(
-    connection: Connection, environment: Environment, agreement_id: str, *, tokens: bool
-) -> RegisteredCard | None:
+def card_of_agreement(connection: Connection, environment: Environment, agreement_id: str) -> RegisteredCard | None:
     """The active card that an agreement is charged to."""
     parameters = {"environment": environment, "agreement_id": agreement_id}
-    row = connection.execute(_AGREEMENTS_CARD[tokens], parameters).one_or_none()
+    row = connection.execute(_AGREEMENTS_CARD, parameters).one_or_none()
     return None if row is None else _card(row)
 
 
@@ -117,7 +106,30 @@ _RECONCILED_AT = text("""
 
 
 def reconciled_at(connection: Connection, environment: Environment, customer_id: str) -> dt.datetime | None:
-    """When the list was asked for that was last believed of this customer."""
+    """When this customer's last believed list was asked for; ``None`` if there is none."""
     parameters = {"environment": environment, "customer_id": customer_id}
     moment: dt.datetime | None = connection.execute(_RECONCILED_AT, parameters).scalar_one_or_none()
     return moment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredCustomer:
+    """How fresh what is known of a customer is."""
+
+    environment: Environment
+    customer_id: str
+    reconciled_at: dt.datetime | None
+    dirty_since: dt.datetime | None
+    last_error: str | None
+
+
+_CUSTOMER = text("""
+    SELECT environment, customer_id, reconciled_at, dirty_since, last_error FROM registry.customers
+    WHERE environment = :environment AND customer_id = :customer_id
+""")
+
+
+def customer(connection: Connection, environment: Environment, customer_id: str) -> RegisteredCustomer | None:
+    """One customer; ``None`` for one that is not known."""
+    row = connection.execute(_CUSTOMER, {"environment": environment, "customer_id": customer_id}).one_or_none()
+    return None if row is None else RegisteredCustomer(**row._asdict())

@@ -1,4 +1,4 @@
-"""What the views stand on: one frozen object for each application, in place of globals."""
+"""The services that views use: one frozen object for each application, instead of globals."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from flask import current_app
+from flask import Flask, current_app
 from sqlalchemy import Engine
 
 from cardsync.bells import Bells
+from cardsync.ciphers import KeyRing
 from cardsync.settings import Settings
 from cardsync.spool import FOLDER, Spool
-from cardsync.web.guessing import Guesses
-from cardsync.web.reach import Reach
+from cardsync.spool import ring as ring_of_hints
+from cardsync.spool.ring import Ring
+from cardsync.web.database_breaker import DatabaseBreaker
+from cardsync.web.ingest.database_clock import DatabaseClock
+from cardsync.web.ingest.relay_switch import RelaySwitch
+from cardsync.web.key_quotas import KeyQuotas
+from cardsync.web.rate_limits import KeyGuessLimiter
 
 _NAME: Final = "cardsync"
 
@@ -22,9 +28,11 @@ _NAME: Final = "cardsync"
 class Services:
     """``ingest_engine`` commits each statement by itself and is the webhook's alone; ``engine`` is for all the rest.
 
-    ``reach`` tells whether the first is worth asking at the moment; if not, hints go to ``spool``. ``waiting_readers`` bounds
-    how many of this process's threads may wait for a fresh list at once, so that there are always some left for webhooks.
-    ``guesses`` bounds what unknown keys cost.
+    ``database_breaker`` tells whether ``ingest_engine`` is worth trying now; if not, hints go to ``spool``. ``waiting_readers``
+    bounds the threads of this process that may wait for a fresh list at once, so that some are always free. ``key_guesses``
+    bounds the cost of unknown keys, and ``key_quotas`` of known ones. ``ring`` encrypts hints and opens tokens. ``relay`` tells
+    whether bodies are kept to be passed on. ``kept`` holds what was acknowledged lately, on this disk.
+    ``clock`` is the database's.
     """
 
     settings: Settings
@@ -33,18 +41,40 @@ class Services:
     bells: Bells
     waiting_readers: threading.BoundedSemaphore
     spool: Spool
-    reach: Reach
-    guesses: Guesses
+    database_breaker: DatabaseBreaker
+    key_guesses: KeyGuessLimiter
+    key_quotas: KeyQuotas
+    ring: KeyRing
+    relay: RelaySwitch
+    kept: Ring
+    clock: DatabaseClock
 
     @classmethod
     def of(cls, settings: Settings, *, ingest_engine: Engine, engine: Engine, bells: Bells) -> Services:
-        """Bound the readers by half of the threads, one at the least."""
+        """Let half of the threads wait for fresh lists, at least one."""
         readers = threading.BoundedSemaphore(max(1, settings.web_threads // 2))
         spool = Spool(
             settings.data_dir / FOLDER, max_files=settings.spool_max_files, max_bytes=settings.spool_max_bytes
         )
-        reach = Reach(ingest_engine, readers=engine)
-        return cls(settings, ingest_engine, engine, bells, readers, spool, reach, Guesses())
+        database_breaker = DatabaseBreaker(ingest_engine, readers=engine)
+        guesses, quotas = KeyGuessLimiter(), KeyQuotas(engine, settings.ottu_daily_calls)
+        ring, relay, breaker = settings.key_ring(), RelaySwitch(), database_breaker
+        kept = Ring(
+            settings.data_dir / ring_of_hints.FOLDER,
+            keep_minutes=settings.keep_minutes,
+            max_bytes=settings.spool_max_bytes,
+        )
+        clock = DatabaseClock()
+        return cls(
+            settings, ingest_engine, engine, bells, readers, spool, breaker, guesses, quotas, ring, relay, kept, clock
+        )
+
+    @classmethod
+    def of_app(cls, app: Flask) -> Services:
+        """The services of a Flask application."""
+        found = app.extensions[_NAME]
+        assert isinstance(found, cls)
+        return found
 
     def store_in(self, extensions: dict[str, object]) -> None:
         """Make these the services of a Flask application."""
@@ -53,6 +83,4 @@ class Services:
 
 def services() -> Services:
     """The services of the application that answers now."""
-    found = current_app.extensions[_NAME]
-    assert isinstance(found, Services)
-    return found
+    return Services.of_app(current_app)

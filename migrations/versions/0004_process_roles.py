@@ -1,6 +1,6 @@
 """Roles of the processes: web and worker may do what their code does, and own nothing.
 
-What each may do stands in cardsync/store/privileges.py; the newest migration grants it (env.py).
+What each may do stands in cardsync/store/access/privileges.py; the newest migration grants it (env.py).
 
 Revision: 0004, after 0003
 """

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
+from cardsync import db
 from cardsync.cli import main
 from cardsync.dev.simulator import Simulator
 from tests import factories
-from tests.stories.worlds import Shop
+from tests.stories.shop import Shop
 
 COMMAND = (sys.executable, "-c", "from cardsync.cli import main; main(prog_name='cardsync')")
 SECONDS = 60
@@ -59,10 +60,11 @@ def process(settings) -> Process:
 
 
 @pytest.fixture
-def shop(engine: Engine) -> Iterator[Shop]:
+def shop(engine: Engine, database_url: str) -> Iterator[Shop]:
     """The stories, on the same database."""
-    ingest = engine.execution_options(isolation_level="AUTOCOMMIT")
-    return Shop(engine, ingest, engine, engine)
+    ingest = db.make_engine(database_url, autocommit=True)
+    yield Shop(engine, ingest, engine, engine)
+    ingest.dispose()
 
 
 @pytest.fixture

@@ -24,6 +24,30 @@ def test_an_unmigrated_database_says_so_and_is_migrated(cardsync, engine, databa
     assert json.loads(cardsync("db", "current", "--json").stdout)["up_to_date"] is True
 
 
+def test_an_older_programs_upgrade_leaves_a_newer_database_alone_and_says_so(cardsync, engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE cardsync.alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql(
+            "GRANT DELETE ON cardsync.feed_head TO cardsync_worker"
+        )  # as the newer program needs it
+    result = cardsync("db", "upgrade")
+    assert (result.exit_code, "9999, newer than this program" in result.stdout) == (0, True)
+    with engine.connect() as connection:
+        kept = connection.exec_driver_sql(
+            "SELECT has_table_privilege('cardsync_worker', 'cardsync.feed_head', 'DELETE')"
+        )
+        assert kept.scalar_one()
+
+
+def test_a_right_that_was_taken_away_is_told_and_granted_again(cardsync, engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("REVOKE SELECT ON registry.cards FROM cardsync_reader")
+    told = cardsync("doctor", "--offline").stdout
+    assert "failed\troles\t1 rights are not granted, among them cardsync_reader: SELECT on registry.cards" in told
+    assert cardsync("db", "upgrade").exit_code == 0
+    assert "ok\troles\t" in cardsync("doctor", "--offline").stdout
+
+
 def test_a_table_that_differs_from_the_code_fails_the_check(cardsync, engine):
     assert cardsync("db", "check").exit_code == 0
     with engine.begin() as connection:
@@ -31,6 +55,13 @@ def test_a_table_that_differs_from_the_code_fails_the_check(cardsync, engine):
     result = cardsync("db", "check")
     assert result.exit_code == 1
     assert "stray" in result.stderr
+
+
+def test_migrating_can_close_the_database_and_the_doctor_is_content(cardsync, engine):
+    assert "warning\tlogins\tevery login of the server may connect" in cardsync("doctor", "--offline").stdout
+    assert cardsync("db", "upgrade", "--close").exit_code == 0
+    assert "ok\tlogins\t" in cardsync("doctor", "--offline").stdout
+    assert cardsync("db", "close").stdout.endswith("granted something can use this database now.\n")
 
 
 @pytest.fixture
@@ -129,3 +160,11 @@ def test_a_file_without_an_address_says_so_and_shows_nothing(cardsync, tmp_path,
     assert refused.exit_code == 2
     assert "fakepass" not in refused.output
     assert cardsync("db", "upgrade", "--worker-login", str(tmp_path / "missing")).exit_code == 2
+
+
+def test_the_check_writes_nothing(cardsync, engine, database_url):
+    name = database_url.rpartition("/")[2]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    engine.dispose()
+    assert cardsync("db", "check").exit_code == 0

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cardsync.cli import disk
+from cardsync.cli.doctor import disk
 from cardsync.settings import Settings
 from cardsync.spool import Spool
+from tests.test_spool import rows
 
 
 def mounts(folder: Path, kind: str) -> Path:
@@ -51,17 +52,19 @@ def test_where_the_kind_of_disk_cannot_be_told_it_says_so(folder: Path) -> None:
 
 def test_what_waits_and_what_was_refused_is_counted(folder: Path) -> None:
     spool = Spool(folder / "data" / "spool", max_files=9, max_bytes=2**20)
-    spool.put([b"1", b"2"])
+    spool.put(rows(1, 2))
     given = settings(folder, spool_max_bytes=2**20)
-    assert disk.spool(given, mounts=mounts(folder, "ext4")).found.startswith("2 files wait")
-    spool.set_aside(spool.waiting()[0])
+    assert disk.spool(given, mounts=mounts(folder, "ext4")).found.startswith("2 hints wait")
+    (file,) = spool.waiting()
+    spool.set_aside(file, spool.read(file)[0], "refused-23514")
     check = disk.spool(given, mounts=mounts(folder, "ext4"))
-    assert (check.status, check.found.split(";")[0]) == ("warning", "1 files were refused by the database")
+    assert (check.status, check.found.split(";")[0]) == ("warning", "1 hints were set aside")
+    assert "cardsync spool list" in (check.advice or "")
 
 
 def test_no_room_a_wrong_mode_and_a_folder_that_is_none_are_failures(folder: Path) -> None:
     spool = folder / "data" / "spool"
-    Spool(spool, max_files=9, max_bytes=2**20).put([b"1"])
+    Spool(spool, max_files=9, max_bytes=2**20).put(rows(1))
     assert disk.spool(settings(folder)).status == "failed"
     spool.chmod(0o755)
     assert "open to other users" in disk.spool(settings(folder, spool_max_bytes=2**20)).found

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 
 import pytest
+from sqlalchemy import text
 
 from tests.cli.conftest import COMMAND, SECONDS
+from tests.waiting import until
 
 CUSTOMERS = 80_000
 BAD = CUSTOMERS // 10_000
+HELD = f"cust-{CUSTOMERS * 3 // 4 + 1}"  # in one of the last batches
 # As a restart of the server does, for the command alone.
 CUT_OFF = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -28,14 +30,26 @@ def file(tmp_path):
     return path
 
 
+def _heed_ctrl_c():
+    """Also where the tests run in the background of a shell, which lets all that it starts ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(shop, file, kind, *options):
-    """Interrupt the command by a signal, or by cutting it off the database, once a batch is committed; what it wrote."""
+    """Interrupt the command by a signal, or by cutting it off the database, once a batch is committed; what it wrote.
+
+    It waits for another transaction's customer then, so that it cannot come to its end before.
+    """
     command = [*COMMAND, "customers", "import", str(file), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        deadline = time.monotonic() + SECONDS
-        while shop.execute("SELECT coalesce(max(line), 0) FROM cardsync.imports")[0][0] == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    with (
+        shop.engine.connect() as other,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
+        ) as running,
+    ):
+        other.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # a busy machine takes its time
+        other.execute(text(f"INSERT INTO cardsync.customers (environment, customer_id) VALUES ('sandbox', '{HELD}')"))
+        until(lambda: shop.execute("SELECT coalesce(max(line), 0) FROM cardsync.imports")[0][0], "a batch is committed")
         if kind is None:
             shop.execute(CUT_OFF)
         else:

@@ -9,14 +9,7 @@ from click.testing import CliRunner
 
 from cardsync.cli import main
 from tests.cli.conftest import Runner
-from tests.factories import CustomerFactory, bind, unbind
-
-
-@pytest.fixture
-def rows(engine):
-    bind(engine)
-    yield
-    unbind()
+from tests.factories import CustomerFactory
 
 
 def plan_without_a_database(*arguments: str):
@@ -55,7 +48,7 @@ def test_the_settings_budget_is_planned_with(monkeypatch) -> None:
     assert plan["worst_age_days"] == pytest.approx(2 * 1_000_000 / 8_080, rel=0.01)
 
 
-def test_a_database_is_planned_for_by_its_customers_history(cardsync: Runner, rows, engine) -> None:
+def test_a_database_is_planned_for_by_its_customers_history(cardsync: Runner, bound_factories, engine) -> None:
     for n in range(20):
         CustomerFactory(cadence=0 if n else 8, reconciled_at=f"2026-01-{n + 1:02}")
     CustomerFactory()

@@ -47,7 +47,7 @@ openapi = OpenAPI.from_dict(description)
 
 @dataclass
 class Target:
-    """Whom to ask: Ottu's sandbox, or the stand-in (then ``simulator`` is set)."""
+    """Which Ottu to ask: Ottu's sandbox, or the stand-in (then ``simulator`` is set)."""
 
     http: httpx.Client
     customer_id: str

@@ -40,8 +40,9 @@ def test_jitter_spreads_a_wait_over_its_upper_half() -> None:
     assert after_failure(1, jitter=0.999) == pytest.approx(2.0, abs=0.01)
 
 
-def test_a_wait_that_was_asked_for_is_kept() -> None:
-    assert after_failure(1, jitter=0.5, retry_after_seconds=60) == 60
+def test_a_wait_that_was_asked_for_is_kept_and_spread_over_a_tenth_more() -> None:
+    assert after_failure(1, jitter=0.0, retry_after_seconds=60) == 60
+    assert after_failure(1, jitter=0.5, retry_after_seconds=60) == 63
 
 
 @given(st.floats(0, 10_000), st.floats(0, 3_600))

@@ -22,6 +22,7 @@ from cardsync.core.deletion import (
     Seen,
     next_phase,
     seen,
+    unlisted,
 )
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -34,20 +35,24 @@ CELLS: dict[tuple[Phase, Event], Phase] = {
     ("asked", "listed"): "asked",
     ("asked", "absent"): "done",
     ("asked", "gave_up"): "failed",
+    ("asked", "cancelled"): "failed",
     ("calling", "said_gone"): "proving",
-    ("calling", "refused"): "refused",
+    ("calling", "declined"): "refused",
     ("calling", "no_answer"): "calling",
     ("calling", "not_done"): "asked",
     ("calling", "listed"): "asked",
     ("calling", "absent"): "done",
+    ("calling", "unlisted"): "calling",
     ("calling", "gave_up"): "failed",
     ("proving", "listed"): "proving",
     ("proving", "listed_enough"): "asked",
     ("proving", "absent"): "done",
+    ("proving", "unlisted"): "proving",
     ("proving", "gave_up"): "failed",
     ("refused", "not_done"): "asked",
     ("refused", "listed"): "blocked",
     ("refused", "absent"): "done",
+    ("refused", "unlisted"): "refused",
     ("refused", "gave_up"): "failed",
     ("blocked", "unlocked"): "asked",
     ("blocked", "replayed"): "asked",
@@ -148,6 +153,33 @@ def test_what_would_be_one_more_attempt_after_24_hours_is_the_end(phase: Phase) 
     late = local(phase, called_seconds_ago=200, tried_seconds=GIVE_UP_SECONDS)
     assert look(late, listed=True) == Seen("gave_up")
     assert look(late, listed=False) == Seen("absent")
+
+
+@pytest.mark.parametrize("phase", ["calling", "proving"])
+@pytest.mark.parametrize(("explains_refusal", "refund"), list(itertools.product([True, False], repeat=2)))
+def test_while_no_list_can_be_had_a_card_that_may_be_gone_is_never_given_up(
+    phase: Phase, explains_refusal: bool, refund: bool
+) -> None:
+    said = unlisted(phase, explains_refusal=explains_refusal, refund=refund, is_over=True)
+    assert next_phase(phase, said) == phase
+
+
+@pytest.mark.parametrize(
+    ("explains_refusal", "refund", "is_over", "expected"),
+    [
+        (False, False, False, "refused"),
+        (False, False, True, "failed"),
+        (True, False, False, "asked"),
+        (True, False, True, "failed"),
+        (True, True, False, "asked"),
+        (True, True, True, "asked"),  # our credentials: no try, and so no end
+    ],
+)
+def test_a_refused_deletion_whose_list_is_refused_too_is_tried_again_until_its_time_is_over(
+    explains_refusal: bool, refund: bool, is_over: bool, expected: Phase
+) -> None:
+    said = unlisted("refused", explains_refusal=explains_refusal, refund=refund, is_over=is_over)
+    assert next_phase("refused", said) == expected
 
 
 def test_a_refusal_stays_a_refusal_after_24_hours() -> None:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import schedule as simulation
-from cardsync.core import outlook, planner
-from cardsync.core.outlook import CADENCES
+from cardsync.core import change_rate, planner
+from cardsync.core.change_rate import CADENCES
 from cardsync.core.planner import Group
 from cardsync.core.schedule import LINE_SHARE
 
@@ -37,7 +37,7 @@ def test_all_calls_are_used_and_nobody_waits_longer_than_the_bound(counts: list[
 def test_a_higher_cadence_never_waits_longer_and_none_is_looked_at_sooner_than_the_shortest(
     counts: list[int], calls: float
 ) -> None:
-    intervals = planner.pace(planner.of_cadences(counts), calls, shortest_days=SHORTEST).intervals_days
+    intervals = planner.intervals_for(planner.of_cadences(counts), calls, shortest_days=SHORTEST).intervals_days
     assert list(intervals) == sorted(intervals, reverse=True)
     assert intervals[-1] >= SHORTEST
 
@@ -72,7 +72,7 @@ def test_the_planner_says_what_a_simulated_year_comes_to(population: simulation.
     rates = population.rates(customers)
     (year,), _ = simulation.scheduled(told, customers, days, known=rates)
     seen = year.figures()
-    groups = [Group(rates.count(r), outlook.cadence_of(r), r) for r in sorted(set(rates))]
+    groups = [Group(rates.count(r), change_rate.cadence_of(r), r) for r in sorted(set(rates))]
     forecast = planner.forecast(groups, customers / days, shortest_days=SHORTEST)
     assert seen["worst_age_days"] <= forecast.worst_age_days + 1
     assert seen["worst_age_days"] == pytest.approx(forecast.oldest_days, rel=TOLERANCE)
@@ -106,7 +106,7 @@ def test_a_comparison_gives_every_policy_the_same_happenings() -> None:
     found = simulation.compare(simulation.POPULATIONS[0], customers=400)
     runs = found["runs"]
     assert runs["round"]["calls"] == runs["scheduled, year 1"]["calls"] == runs["scheduled, known"]["calls"]
-    # Whoever visits everybody finds every change: for each of them as many calls, but those of the last round.
+    # A schedule that visits everybody finds every change: for each of them as many calls, but those of the last round.
     assert runs["round"]["calls_for_a_change"] == pytest.approx(
         runs["scheduled, year 1"]["calls_for_a_change"], rel=0.05
     )

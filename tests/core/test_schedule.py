@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cardsync.core.outlook import CADENCES
-from cardsync.core.schedule import LINE_SHARE, WHEEL, Heads, Waiting, choose, urgency
+from cardsync.core.change_rate import CADENCES
+from cardsync.core.schedule import LINE_SHARE, WHEEL, Candidates, Waiting, choose, urgency
 
 CALLS_A_TICK = 4
 CADENCE = st.integers(0, CADENCES - 1)
 
 
 class Registry:
-    """A registry in small, where a tick is a second and whoever is chosen has been looked at by the next."""
+    """A registry in small, where a tick is a second and the chosen ones have been looked at by the next."""
 
     def __init__(self, cadences: Mapping[int, int], newcomers: frozenset[int] = frozenset()) -> None:
         self.cadences, self.newcomers = dict(cadences), set(newcomers)
@@ -30,7 +30,7 @@ class Registry:
         self.now += 1
         waiting = sorted(self.cadences, key=lambda c: (self.looked_at[c], c))
         ages = {c: Waiting(c, self.now - self.looked_at[c]) for c in waiting}
-        heads = Heads(
+        candidates = Candidates(
             {
                 k: [ages[c] for c in waiting if self.cadences[c] == k and c not in self.newcomers]
                 for k in range(CADENCES)
@@ -38,7 +38,7 @@ class Registry:
             [ages[c] for c in waiting if c in self.newcomers],
             dated,
         )
-        chosen = choose(heads, turn=self.dealt, limit=calls)
+        chosen = choose(candidates, turn=self.dealt, limit=calls)
         self.dealt += len(chosen)
         for customer in chosen:
             self.worst_age = max(self.worst_age, self.now - self.looked_at[customer])
@@ -88,8 +88,8 @@ def test_a_tick_chooses_no_more_than_its_calls_each_once_and_no_less_while_anybo
     lines: dict[int, list[tuple[int, float]]], new: list[int], dated: list[int], turn: int, limit: int
 ) -> None:
     waiting = {k: [Waiting(c, age) for c, age in sorted(line, key=lambda pair: -pair[1])] for k, line in lines.items()}
-    heads = Heads(waiting, [Waiting(c, 1.0) for c in new], dated)
-    chosen = choose(heads, turn=turn, limit=limit)
+    candidates = Candidates(waiting, [Waiting(c, 1.0) for c in new], dated)
+    chosen = choose(candidates, turn=turn, limit=limit)
     everybody = {c for line in lines.values() for c, _ in line} | set(new) | set(dated)
     assert len(chosen) == len(set(chosen)) == min(limit, len(everybody))
     assert set(chosen) <= everybody
@@ -108,14 +108,14 @@ def test_an_import_neither_starves_those_known_before_nor_waits_for_all_of_them(
 
 def test_whoever_is_dated_takes_an_eighth_of_the_calls_at_most_while_others_wait() -> None:
     line = [Waiting(c, 1_000.0 - c) for c in range(80)]
-    chosen = choose(Heads({3: line}, dated=list(range(100, 180))), turn=0, limit=80)
+    chosen = choose(Candidates({3: line}, dated=list(range(100, 180))), turn=0, limit=80)
     assert sum(1 for c in chosen if c >= 100) == 10
 
 
 def test_nobody_waits_while_a_call_is_left() -> None:
-    assert choose(Heads(dated=[1, 2]), turn=0, limit=5) == [1, 2]
-    assert choose(Heads(newcomers=[Waiting(3, 0.0)]), turn=1, limit=5) == [3]
-    assert choose(Heads(), turn=3, limit=5) == []
+    assert choose(Candidates(dated=[1, 2]), turn=0, limit=5) == [1, 2]
+    assert choose(Candidates(newcomers=[Waiting(3, 0.0)]), turn=1, limit=5) == [3]
+    assert choose(Candidates(), turn=3, limit=5) == []
 
 
 @given(st.floats(1, 1e8), CADENCE, CADENCE)

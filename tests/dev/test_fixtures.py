@@ -7,7 +7,7 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from cardsync.dev.valkey import EmbeddedValkey
+from cardsync.dev.servers.valkey import EmbeddedValkey
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -18,9 +18,9 @@ def test_each_test_has_a_database_of_its_own(database_url: str, turn: int) -> No
 
 def test_rows_of_the_engine_are_seen_by_other_connections(engine: Engine, database_url: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE seen AS SELECT 1 AS n"))
+        connection.execute(text("CREATE TABLE public.seen AS SELECT 1 AS n"))
     with psycopg.connect(database_url) as other:
-        assert other.execute("SELECT n FROM seen").fetchall() == [(1,)]
+        assert other.execute("SELECT n FROM public.seen").fetchall() == [(1,)]
 
 
 def test_the_broker_answers(valkey: EmbeddedValkey) -> None:

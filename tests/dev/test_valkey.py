@@ -14,9 +14,9 @@ import psutil
 import pytest
 import redis
 
-from cardsync.dev import valkey as module
-from cardsync.dev.errors import DirectoryInUse, ServiceError
-from cardsync.dev.valkey import EmbeddedValkey
+from cardsync.dev.servers import valkey as module
+from cardsync.dev.servers.errors import DirectoryInUse, ServiceError
+from cardsync.dev.servers.valkey import EmbeddedValkey
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_it_wants_a_password_that_no_command_line_shows(server: EmbeddedValkey) 
     assert listening == {"127.0.0.1"}
 
 
-def test_a_paused_server_answers_nobody_until_it_is_resumed(server: EmbeddedValkey) -> None:
+def test_a_paused_server_does_not_answer_until_it_is_resumed(server: EmbeddedValkey) -> None:
     server.pause()
     with pytest.raises(redis.TimeoutError):
         client(server).ping()
@@ -69,7 +69,7 @@ def test_two_starts_on_one_directory_give_a_clear_error(server: EmbeddedValkey) 
 
 def test_what_a_killed_run_left_is_recovered(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from cardsync.dev.valkey import EmbeddedValkey\n"
+        "import sys; from pathlib import Path; from cardsync.dev.servers.valkey import EmbeddedValkey\n"
         "print(EmbeddedValkey(Path(sys.argv[1])).start().pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "v")]

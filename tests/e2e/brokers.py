@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
 
+import pytest
+import redis
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
-from cardsync.dev.valkey import EmbeddedValkey
+from cardsync.dev.servers.valkey import EmbeddedValkey
 from tests.e2e.proxy import TcpProxy
-from workers.app import QUEUES
+from workers.app import QUEUES, queue_name
 
 RABBITMQ_SECONDS: Final = 20
+DOCS: Final = Path(__file__).parents[2] / "docs" / "deployment"
 
 
 class Broker(Protocol):
@@ -31,6 +35,8 @@ class Broker(Protocol):
     kind: str
     url: str
     secrets: tuple[str, ...]
+    deployment: str  # whose queues these are; the system that uses the broker says it
+    administrator: str
 
     def go_away(self) -> None:
         """Refuse everybody."""
@@ -50,6 +56,18 @@ class Broker(Protocol):
     def messages(self) -> list[str]:
         """Every message that waits, all of it: headers, properties and body. They wait on."""
 
+    def share(self) -> None:
+        """Let ``url`` have the rights that the docs ask for and no others; ``administrator`` may do all, as it could before."""
+
+    def names(self) -> set[str]:
+        """What there is by name: keys, or queues and exchanges."""
+
+    def is_consumed(self, queue: str) -> bool:
+        """Whether a worker takes the messages of a queue in which some were."""
+
+    def refusals(self) -> list[str]:
+        """What ``url`` was refused since ``share``, as far as the broker notes it."""
+
 
 class Valkey:
     """The embedded server."""
@@ -58,7 +76,8 @@ class Valkey:
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self._server = server
-        self.url = server.url
+        self.url = self.administrator = server.url
+        self.deployment = ""
         self.secrets: tuple[str, ...] = (server.password,)
 
     def go_away(self) -> None:
@@ -77,7 +96,27 @@ class Valkey:
         self._server.flush()
 
     def messages(self) -> list[str]:
-        return _waiting(self.url)
+        return _waiting(self.url, self.deployment)
+
+    def share(self) -> None:
+        """In ``docs/deployment/brokers.md`` stands the command."""
+        password = secrets.token_hex(16)
+        rules = _in_docs("brokers.md", "ACL SETUSER cardsync ")
+        with redis.Redis.from_url(self.administrator) as client:
+            client.execute_command("ACL", "SETUSER", "cardsync", *rules.replace("PASSWORD", password).split())
+        self.secrets = (*self.secrets, password)
+        self.url = self.administrator.replace(f":{self._server.password}@", f"cardsync:{password}@")
+
+    def names(self) -> set[str]:
+        with redis.Redis.from_url(self.administrator) as client:
+            return {key.decode() for key in client.scan_iter(count=1_000)}
+
+    def is_consumed(self, queue: str) -> bool:
+        return queue not in self.names()
+
+    def refusals(self) -> list[str]:
+        with redis.Redis.from_url(self.administrator) as client:
+            return [f"{one['context']} {one['reason']} {one['object']}" for one in client.acl_log()]
 
 
 class RabbitMQ:
@@ -85,9 +124,12 @@ class RabbitMQ:
 
     kind = "rabbitmq"
 
-    def __init__(self, direct_url: str) -> None:
+    def __init__(self, direct_url: str, vhost: str) -> None:
+        """``vhost`` is the name of a virtual host of our own, or empty."""
         parts = urlsplit(direct_url)
-        self._direct_url = direct_url
+        self.administrator, self._vhost = direct_url, vhost
+        self._users: list[str] = []
+        self.deployment = ""
         self._proxy = TcpProxy((parts.hostname or "127.0.0.1", parts.port or 5672))
         user = f"{parts.username or 'guest'}:{parts.password or 'guest'}"
         self.url = f"amqp://{user}@127.0.0.1:{self._proxy.port}{parts.path}"
@@ -109,29 +151,53 @@ class RabbitMQ:
         self._for_each_queue("queue_purge")
 
     def messages(self) -> list[str]:
-        return _waiting(self._direct_url)
+        return _waiting(self.administrator, self.deployment)
+
+    def share(self) -> None:
+        """The command stands in ``docs/deployment/systemd.md``. Skips where a user cannot be made."""
+        user, password = f"cardsync-{secrets.token_hex(4)}", secrets.token_hex(16)
+        rights = shlex.split(_in_docs("systemd.md", "rabbitmqctl set_permissions --vhost cardsync cardsync "))
+        if not self._vhost or not _control("add_user", user, password):
+            pytest.skip("to take rights away takes an administrator of RabbitMQ (rabbitmqctl)")
+        self._users.append(user)
+        assert _control("set_permissions", "-p", self._vhost, user, *rights)
+        self.secrets = (*self.secrets, password)
+        self.url = f"amqp://{user}:{password}@127.0.0.1:{self._proxy.port}{urlsplit(self.url).path}"
+
+    def names(self) -> set[str]:
+        made = (_listed("list_queues", "-p", self._vhost, "name"), _listed("list_exchanges", "-p", self._vhost, "name"))
+        return {name for listed in made for name in listed if name and not name.startswith("amq.")}
+
+    def is_consumed(self, queue: str) -> bool:
+        with Connection(self.administrator) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
+            return bool(channel.queue_declare(queue, passive=True).consumer_count)
+
+    def refusals(self) -> list[str]:
+        return []
 
     def remove_queues(self) -> None:
         """Leave nothing behind, and find nothing of an earlier run."""
         self._for_each_queue("queue_delete")
 
     def close(self) -> None:
-        """End the proxy."""
+        """End the proxy, and the users that ``share`` made."""
         self._proxy.cut()
+        for user in self._users:
+            _control("delete_user", user)
 
     def _for_each_queue(self, method: str) -> None:
-        with Connection(self._direct_url) as connection:  # type: ignore[no-untyped-call]
-            for name in QUEUES:
+        with Connection(self.administrator) as connection:  # type: ignore[no-untyped-call]
+            for queue in QUEUES:
                 with contextlib.suppress(connection.channel_errors), connection.channel() as channel:
-                    getattr(channel, method)(name)
+                    getattr(channel, method)(queue_name(queue, self.deployment))
 
 
-def _waiting(url: str) -> list[str]:
+def _waiting(url: str, deployment: str) -> list[str]:
     """Take every message, and give all of them back."""
     taken = []
     with Connection(url) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
-        for name in QUEUES:
-            while message := channel.basic_get(name):
+        for queue in QUEUES:
+            while message := channel.basic_get(queue_name(queue, deployment)):
                 taken.append(message)
         for message in taken:
             channel.basic_reject(message.delivery_tag, requeue=True)
@@ -152,8 +218,8 @@ def valkey(folder: Path) -> Iterator[Valkey]:
 @contextlib.contextmanager
 def rabbitmq(url: str) -> Iterator[RabbitMQ]:
     """A virtual host of its own where we may make one, else the given one without our queues."""
-    with _virtual_host(url) as own_url:
-        broker = RabbitMQ(own_url)
+    with _virtual_host(url) as (own_url, name):
+        broker = RabbitMQ(own_url, name)
         broker.remove_queues()
         try:
             yield broker
@@ -163,27 +229,47 @@ def rabbitmq(url: str) -> Iterator[RabbitMQ]:
 
 
 @contextlib.contextmanager
-def _virtual_host(url: str) -> Iterator[str]:
+def _virtual_host(url: str) -> Iterator[tuple[str, str]]:
     name = f"cardsync-e2e-{secrets.token_hex(4)}"
     parts = urlsplit(url)
     if not _control("add_vhost", name):
-        yield url
+        yield url, ""
         return
     try:
         own_url = parts._replace(path=f"/{quote(name, safe='')}").geturl()
         permitted = _control("set_permissions", "-p", name, parts.username or "guest", ".*", ".*", ".*")
-        yield own_url if permitted and _answers(own_url) else url  # `rabbitmqctl` may speak to another server
+        # `rabbitmqctl` may speak to another server.
+        yield (own_url, name) if permitted and _answers(own_url) else (url, "")
     finally:
         _control("delete_vhost", name)
 
 
 def _control(*arguments: str) -> bool:
+    ran = _rabbitmqctl(*arguments)
+    return ran is not None and ran.returncode == 0
+
+
+def _listed(*arguments: str) -> list[str]:
+    ran = _rabbitmqctl("--no-table-headers", *arguments)
+    assert ran is not None, arguments
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def _rabbitmqctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     program = shutil.which("rabbitmqctl") or "/usr/sbin/rabbitmqctl"
+    command = [program, "-q", *arguments]
     try:
-        ran = subprocess.run([program, "-q", *arguments], capture_output=True, timeout=RABBITMQ_SECONDS, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=RABBITMQ_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return ran.returncode == 0
+        return None
+
+
+def _in_docs(page: str, beginning: str) -> str:
+    """The rest of the line that begins so."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    (found,) = [line.removeprefix(beginning) for line in lines if line.startswith(beginning)]
+    return found
 
 
 def _answers(url: str) -> bool:

@@ -1,6 +1,6 @@
 """cardsync's processes as an operator runs them: the real command, in a process group of its own, output in a file.
 
-Rules: nothing of this machine's settings reaches them; whoever starts one ends it, with all that it started, by its id.
+Rules: nothing of this machine's settings reaches them; the one that starts it ends it, with all that it started, by its id.
 """
 
 from __future__ import annotations
@@ -10,25 +10,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-STOP_SECONDS: Final = 15.0
-WAIT_SECONDS: Final = 20.0  # for what takes a second on a machine that is not busy
-POLL_SECONDS: Final = 0.02
+from tests.waiting import WAIT_SECONDS, until
 
-Value = TypeVar("Value")
-
-
-def until(condition: Callable[[], Value], what: str, *, seconds: float = WAIT_SECONDS) -> Value:
-    """Wait until the condition holds, and return what it returned; fail, saying what did not come about."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(POLL_SECONDS)
-    return value
+STOP_SECONDS: Final = 40.0  # a deadline: a worker finishes what runs, and its container gives it longer
 
 
 def command(*arguments: str) -> list[str]:
@@ -100,9 +88,10 @@ class Process:
         """All that it has written, on both channels."""
         return self.output_path.read_text(encoding="utf-8", errors="replace") if self.output_path.exists() else ""
 
-    def says(self, text: str) -> None:
+    def says(self, text: str, *, seconds: float = WAIT_SECONDS) -> None:
         """Wait until its output since its last start holds ``text``."""
-        until(lambda: text in self.output()[self._earlier :], f"{self.name} says {text!r}: {self.output_path}")
+        what = f"{self.name} says {text!r}: {self.output_path}"
+        until(lambda: text in self.output()[self._earlier :], what, seconds=seconds)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process itself, not to what it started."""

@@ -1,24 +1,31 @@
-"""A TCP proxy on loopback that a test can cut, as a broken network does, or freeze, as one that swallows packets."""
+"""A TCP proxy on loopback that a test can cut, as a broken network does, freeze, as one that swallows packets, or slow down."""
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import struct
 import threading
+import time
 from typing import Final
 
-from cardsync.dev.ports import free_port
+from cardsync.dev.servers.ports import free_port
 
 CHUNK_BYTES: Final = 65_536
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER that closes with a reset, as a crash of the other side does
 
 
 class TcpProxy:
-    """Passes connections on to ``target``, on the same ``port`` through all cuts."""
+    """Passes connections on to ``target``, on the same ``port`` through all cuts.
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    With ``one_way_seconds`` every byte arrives that much later, each way, as from a server in another zone: what is sent
+    meanwhile is on its way at the same time.
+    """
+
+    def __init__(self, target: tuple[str, int], *, one_way_seconds: float = 0.0) -> None:
         self.port = free_port()
+        self._one_way_seconds = one_way_seconds
         self._target = target
         self._flowing = threading.Event()
         self._flowing.set()
@@ -85,16 +92,74 @@ class TcpProxy:
                 threading.Thread(target=self._pump, args=(source, sink), name="proxy-pump", daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        if self._one_way_seconds > 0:
+            self._pump_late(source, sink)
+        else:
+            with contextlib.suppress(OSError):
+                while data := source.recv(CHUNK_BYTES):
+                    self._pass_on(source, sink, data)
+        self._end(source, sink)
+
+    def _pump_late(self, source: socket.socket, sink: socket.socket) -> None:
+        """Read on one thread and write on this one, so that what follows does not wait for what is on its way."""
+        on_its_way = _OnItsWay()
+
+        def read() -> None:
+            data = b""
+            with contextlib.suppress(OSError):
+                while data := source.recv(CHUNK_BYTES):
+                    on_its_way.put((time.monotonic() + self._one_way_seconds, data))
+            on_its_way.put((0.0, b""))
+
+        threading.Thread(target=read, name="proxy-read", daemon=True).start()
         with contextlib.suppress(OSError):
-            while data := source.recv(CHUNK_BYTES):
-                self._flowing.wait()
-                if source not in self._lost:
-                    sink.sendall(data)
+            while True:
+                arrives_at, data = on_its_way.get()
+                if not data:
+                    return
+                time.sleep(max(0.0, arrives_at - time.monotonic()))
+                self._pass_on(source, sink, data)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, data: bytes) -> None:
+        self._flowing.wait()
+        if source not in self._lost:
+            sink.sendall(data)
+
+    def _end(self, source: socket.socket, sink: socket.socket) -> None:
         with self._lock:
             self._open -= {source, sink}
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)  # the other pump, waiting in recv, ends with it
+
+
+class _OnItsWay(queue.SimpleQueue["tuple[float, bytes]"]):
+    """What was read, and when it is to arrive; no bytes are the end."""
+
+
+class CuttingProxy(TcpProxy):
+    """Cuts all connections at its ``nth`` message, from either side, and takes new ones half a second later."""
+
+    AWAY_SECONDS: Final = 0.5
+
+    def __init__(self, target: tuple[str, int], nth: int) -> None:
+        self.was_cut = threading.Event()
+        self._left, self._counting = nth, threading.Lock()
+        super().__init__(target)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, data: bytes) -> None:
+        with self._counting:
+            self._left -= 1
+            is_the_one = self._left == 0
+        if is_the_one:
+            self.cut()
+            threading.Timer(self.AWAY_SECONDS, self._come_back).start()
+        else:
+            super()._pass_on(source, sink, data)
+
+    def _come_back(self) -> None:
+        self.join()
+        self.was_cut.set()
 
 
 def _reset(end: socket.socket) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,25 +19,33 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
 
-from cardsync.dev.ports import free_port
+from cardsync import db
+from cardsync.dev.servers.ports import free_port
 from cardsync.dev.simulator import Simulator
 from cardsync.dev.simulator.calls import Call
 from cardsync.dev.simulator.checkout import Visit
 from cardsync.dev.simulator.payloads import FAKE_PERSONAL_DATA, body, sign
-from cardsync.store import keys
+from cardsync.store.access import keys
+from cardsync.store.ops.deployment import deployment_name
 from tests.e2e.brokers import Broker
-from tests.e2e.leaks import assert_hidden, command_lines, files
-from tests.e2e.processes import Process, until
+from tests.e2e.leaks import assert_hidden, command_lines, files, spool_files
+from tests.e2e.processes import Process
 from tests.logins import ProcessLogins
+from tests.waiting import until
 
 Row = dict[str, Any]
 
 ENVIRONMENT: Final = "sandbox"
-ACTIVE_SECONDS: Final = 15.0  # a hint's way to an active card, with a bell that was lost on it
+# A hint's way to an active card, with a bell that was lost on it, or a row's lock that a stopped process kept for a while.
+START_SECONDS: Final = 90.0  # three processes import all that they need; a busy machine takes half a minute
+ACTIVE_SECONDS: Final = 30.0
 
 
 class System:
-    """The parts and their processes; settings are those of all of them. Nothing of cardsync runs before ``start``."""
+    """The parts and their processes; settings are those of all of them. Nothing of cardsync runs before ``start``.
+
+    ``binding`` stands before the webhook's key: ``sandbox:`` binds it to that environment.
+    """
 
     def __init__(
         self,
@@ -46,12 +55,14 @@ class System:
         logins: ProcessLogins,
         *,
         web_workers: int = 1,
+        binding: str = "",
         **settings: str,
     ) -> None:
         self.folder = folder
         self.broker = broker
+        broker.deployment = _deployment(database_url)
         self._web_workers = web_workers
-        self.port, self.second_port = free_port(), free_port()
+        self.port, self.second_port, self.console_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.simulator = Simulator(webhook_url=f"{self.url}/webhooks/ottu").start()
         self.settings = {
@@ -62,13 +73,14 @@ class System:
             "CARDSYNC_LOG_FORMAT": "json",
             "OTTU_BASE_URL": self.simulator.base_url,
             "OTTU_API_KEY": self.simulator.api_key,
-            "OTTU_WEBHOOK_KEYS": f"{secrets.token_hex(16)},{self.simulator.webhook_key}",
+            "OTTU_WEBHOOK_KEYS": f"{secrets.token_hex(16)},{binding}{self.simulator.webhook_key}",
             "OTTU_TIMEOUT_S": "2",
             **settings,
         }
         # Each process has a login of its own, as in a deployment; the owner's address is the test's and the commands'.
         self._addresses = {
-            kind: logins.url("web" if kind == "web" else "worker", database_url) for kind in ("web", "worker", "beat")
+            kind: logins.url("worker" if kind == "beat" else kind, database_url)
+            for kind in ("web", "worker", "beat", "console")
         }
         self.processes: dict[str, Process] = {}  # those that should run
         self._started: list[Process] = []
@@ -81,24 +93,25 @@ class System:
         self._secrets: set[str] = {
             *(self.settings[n] for n in ("CARDSYNC_SECRET_KEY", "OTTU_API_KEY")),
             *self.settings["OTTU_WEBHOOK_KEYS"].split(","),
+            self.simulator.webhook_key,
             *broker.secrets,
             str(psycopg.conninfo.conninfo_to_dict(database_url)["password"]),
-            *(logins.password(process) for process in ("web", "worker")),
+            *(logins.password(process) for process in ("web", "worker", "console")),
         } - {""}
 
     # Processes.
 
     def start(self, kind: str, name: str | None = None, *, port: int | None = None, **settings: str) -> Process:
-        """Start one process; a web process is waited for until it answers. ``port`` is a further web server's."""
-        name, port = name or kind, port or self.port
-        web_options = ("--port", str(port), "--workers", str(self._web_workers))
-        arguments = [kind, *(web_options if kind == "web" else ())]
+        """Start one process; what serves is waited for until it answers. ``port`` is a further web server's."""
+        name, port = name or kind, port or (self.console_port if kind == "console" else self.port)
+        options = {"web": ("--port", str(port), "--workers", str(self._web_workers)), "console": ("--port", str(port))}
+        arguments = [kind, *options.get(kind, ())]
         given = {**self.settings, "CARDSYNC_DATABASE_URL": self._addresses[kind], **settings}
         process = Process(self.folder, name, arguments, self._with_secrets_in_files(name, given)).start()
         self.processes[name] = process
         self._started.append(process)
-        if kind == "web":
-            until(lambda: self._lives(process, port), "the web answers")
+        if kind in options:
+            until(lambda: self._lives(process, port), f"the {kind} answers", seconds=START_SECONDS)
         return process
 
     def _with_secrets_in_files(self, name: str, settings: dict[str, str]) -> dict[str, str]:
@@ -113,6 +126,10 @@ class System:
             file.write_text(settings[setting], encoding="utf-8")
             held[f"{setting}_FILE"] = str(file)
         return {**{n: v for n, v in settings.items() if n not in secret}, **held}
+
+    def address(self, kind: str) -> str:
+        """The database's address that a kind of process is given."""
+        return self._addresses[kind]
 
     def end(self, name: str) -> None:
         """Stop a process for good, in good order."""
@@ -136,7 +153,7 @@ class System:
     # What a shopper does.
 
     def customer(self, name: str = "shopper") -> str:
-        """A customer of whom nothing is known yet."""
+        """A customer that is not known yet."""
         made = f"{name}-{uuid.uuid4().hex[:12]}"
         self._customers.add(made)
         return made
@@ -178,7 +195,7 @@ class System:
     def get(self, path: str, key: str | None = None, **params: Any) -> httpx.Response:
         """Read as a service does."""
         answer = self._http.get(path, params=params, headers=_bearer(key))
-        # Whoever asks for tokens, with a key that may see them, gets them; nobody else does.
+        # A key that may see tokens gets them; no other does.
         return answer if key is not None and key in self._charging_keys else self._seen(answer)
 
     def post(
@@ -252,14 +269,14 @@ class System:
         return [row["change"] for row in rows]
 
     def freshness(self, customer: str) -> Row:
-        """How fresh a customer is; empty for one whom nothing named yet."""
+        """How fresh a customer is; empty for one that nothing named yet."""
         rows = self.sql("SELECT * FROM registry.customers WHERE customer_id = %s", customer)
         return rows[0] if rows else {}
 
     # Conditions.
 
     def until_active(self, *customers: str, cards: int = 1, seconds: float = ACTIVE_SECONDS) -> None:
-        """Wait until each of these customers has so many active cards and no others."""
+        """Wait until each of these customers has that number of active cards and no others."""
 
         def all_active() -> bool:
             rows = self.sql(
@@ -309,20 +326,52 @@ class System:
         """Search all that was written, answered or shown for what nobody may read there."""
         self.all_secrets()
         written = {process.name: process.output() for process in self._started}
-        written |= command_lines() | files(Path(self.settings["CARDSYNC_DATA_DIR"]))
+        data_dir = Path(self.settings["CARDSYNC_DATA_DIR"])
+        spooled = spool_files(data_dir)
+        written |= command_lines() | files(data_dir) | spooled
         with contextlib.suppress(httpx.HTTPError):
             written["/metrics"] = self._http.get("/metrics").text
         written["answers over HTTP"] = "\n".join(self._answers)
         assert_hidden("a secret", self._secrets, written)
         assert_hidden("personal data", FAKE_PERSONAL_DATA, written)
-        del written["answers over HTTP"]  # they name the customer that was asked for
+        for place in ("answers over HTTP", *spooled):  # they name the customer
+            del written[place]
         assert_hidden("a customer's name", self._customers, written)
 
 
+@contextlib.contextmanager
+def running(system: System) -> Iterator[System]:
+    """The system with a worker, a beat and a web, until the end of the block."""
+    try:
+        for kind in ("worker", "beat", "web"):  # the web last: the others start while it is waited for
+            system.start(kind)
+        yield system
+    finally:
+        system.close()
+
+
+@contextlib.contextmanager
+def searched(system: System) -> Iterator[System]:
+    """The system, searched after the block; whatever the block ended, it has started again."""
+    yield system
+    system.assert_nothing_leaked()
+    dead = {p.name: p.output()[-1_000:] for p in system.processes.values() if not p.is_running}
+    assert not dead, f"ended, and should run: {dead}"
+
+
 SECRET_SETTINGS: Final = {
-    *("CARDSYNC_DATABASE_URL", "CARDSYNC_BROKER_URL", "CARDSYNC_SECRET_KEY"),
+    *("CARDSYNC_DATABASE_URL", "CARDSYNC_DATABASE_DIRECT_URL", "CARDSYNC_BROKER_URL", "CARDSYNC_SECRET_KEY"),
     *("OTTU_API_KEY", "OTTU_WEBHOOK_KEYS"),
 }
+
+
+def _deployment(database_url: str) -> str:
+    engine = db.make_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            return deployment_name(connection)
+    finally:
+        engine.dispose()
 
 
 def token_of(visit: Visit) -> str:

@@ -6,42 +6,40 @@ import signal
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from tests.e2e.brokers import Broker
-from tests.e2e.marks import BOTH_BROKERS
-from tests.e2e.processes import until
+from tests.e2e.marks import BOTH_BROKERS, ONE_BROKER
 from tests.e2e.system import System
-from tests.e2e.timing import p95, timed
-
-pytestmark = BOTH_BROKERS
+from tests.waiting import until
 
 HINTS = 40
 
 
+@BOTH_BROKERS
 @pytest.mark.parametrize("fault", ["away", "frozen"])
-def test_hints_are_answered_as_fast_without_the_broker(system: System, broker: Broker, fault: str) -> None:
+def test_hints_are_answered_while_the_broker_is_away_or_frozen(system: System, broker: Broker, fault: str) -> None:
     break_it, mend_it = _fault(broker, fault)
-    before, usual = _send(system)
+    before = _send(system)
     system.until_active(*before)
     pids = {name: process.pid for name, process in system.processes.items()}
     break_it()
     try:
-        meanwhile, seconds = _send(system)
+        meanwhile = _send(system)  # all of them are answered before the broker is back
         if fault == "away":
-            until(lambda: "answer" in system.get("/readyz").json()["checks"]["broker"], "the broker is seen to be away")
+            until(lambda: system.get("/readyz").json()["checks"]["broker"] != "ok", "the broker is seen to be away")
         health = system.get("/readyz")
         assert health.status_code == 200  # hints are still taken
     finally:
         mend_it()
-    assert max(seconds) < 1
-    assert p95(seconds) < p95(usual) * 5 + 0.1
     system.until_active(*meanwhile, seconds=20)
-    after, _ = _send(system, count=5)
+    after = _send(system, count=5)
     system.until_active(*after)
     assert {name: process.pid for name, process in system.processes.items()} == pids
     assert all(system.changes(customer) == ["added"] for customer in (*before, *meanwhile, *after))
 
 
+@BOTH_BROKERS
 def test_work_survives_a_broker_that_forgets_everything_and_processes_that_restart_without_it(
     system: System, broker: Broker
 ) -> None:
@@ -57,15 +55,18 @@ def test_work_survives_a_broker_that_forgets_everything_and_processes_that_resta
         for name in ("worker", "beat", "web"):
             system.start(name)
         system.save_card(customers[-1])
-        assert [system.pending_hints(customer) for customer in customers] == [1] * 6
         system.processes["worker"].says("Cannot connect")
+        system.until_active(*customers, seconds=20)  # a worker claims what is due without a message
         system.processes["worker"].stop()  # one that has never reached the broker can be stopped
         system.start("worker")
     finally:
         broker.come_back()
-    system.until_active(*customers, seconds=20)
+    later = system.customer()
+    system.save_card(later)
+    system.until_active(later, seconds=20)
 
 
+@BOTH_BROKERS
 def test_processes_stop_while_the_broker_is_frozen(system: System, broker: Broker) -> None:
     broker.freeze()
     try:
@@ -78,16 +79,31 @@ def test_processes_stop_while_the_broker_is_frozen(system: System, broker: Broke
         system.start(name)
 
 
+@ONE_BROKER  # to take a right away takes an administrator of RabbitMQ
+def test_a_worker_outlives_a_broker_that_refuses(system: System, broker: Broker) -> None:
+    pid = system.processes["worker"].pid
+    with redis.Redis.from_url(broker.url) as raw:
+        raw.replicaof("127.0.0.1", "1")  # demoted: it takes no write
+        try:
+            system.processes["worker"].says("broker_refuses")
+            customers = _send(system, count=3)
+            system.until_active(*customers)
+            system.processes["worker"].says("no_ticks_heard")
+        finally:
+            raw.replicaof("NO", "ONE")
+    system.processes["worker"].says("ticks_heard_again")
+    assert system.processes["worker"].pid == pid
+
+
 def _fault(broker: Broker, fault: str) -> tuple[Callable[[], None], Callable[[], None]]:
     return (broker.go_away, broker.come_back) if fault == "away" else (broker.freeze, broker.thaw)
 
 
-def _send(system: System, count: int = HINTS) -> tuple[list[str], list[float]]:
-    """Send hints one after another; their customers, and how long each answer took."""
-    customers, seconds = [system.customer() for _ in range(count)], []
+def _send(system: System, count: int = HINTS) -> list[str]:
+    """Send hints one after another; their customers."""
+    customers = [system.customer() for _ in range(count)]
     for customer in customers:
         content, _ = system.notification(customer)
-        answer, took = timed(system, content)
+        answer = system.post_hint(content)
         assert (answer.status_code, answer.json()["status"]) == (200, "accepted")
-        seconds.append(took)
-    return customers, seconds
+    return customers

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.servers.postgres import EmbeddedPostgres
 from tests.e2e.marks import ONE_BROKER
-from tests.e2e.processes import until
 from tests.e2e.system import ENVIRONMENT, System
 from tests.e2e.timing import timed
+from tests.waiting import until
 
 pytestmark = ONE_BROKER
 
-ANSWER_SECONDS = 3.0  # two are promised; the rest is a machine that does all of this at once
+ANSWER_SECONDS = 12.0  # a deadline: Ottu gives up after fifteen, and a network that swallows all holds for minutes
 SENDERS = 4
 HINTS_EACH = 40
 READERS = 8  # as many as the web has threads for them
@@ -111,7 +111,7 @@ def test_every_hint_is_answered_in_time_and_leads_to_the_truth_whatever_befalls_
     assert {status for status, _ in answers} == {200}
     assert max(seconds for _, seconds in answers) < ANSWER_SECONDS
     system.until_active(*hints, seconds=30)
-    assert _waiting(system) == []
+    _until_drained(system)
     assert all(system.changes(customer) == ["added"] for customer in hints)
 
 
@@ -135,6 +135,7 @@ def test_readers_who_hang_on_a_frozen_database_hide_nobodys_health_and_are_freed
             assert system.get("/readyz").json()["status"] == "degraded"
             assert {one.result(30) for one in hanging} == {503}
     system.until_active(customer)
+    _until_drained(system)
 
 
 def test_a_web_process_killed_with_hints_on_disk_leaves_them_to_the_next(
@@ -149,7 +150,7 @@ def test_a_web_process_killed_with_hints_on_disk_leaves_them_to_the_next(
     (_spool(system) / "1-dead-1.tmp").write_bytes(b'{"torn')
     system.start("web")
     system.until_active(*hints)
-    until(lambda: not _waiting(system), "the spool is empty")
+    _until_drained(system)
 
 
 def test_processes_that_start_before_the_database_wait_for_it_and_take_hints(
@@ -169,7 +170,7 @@ def test_processes_that_start_before_the_database_wait_for_it_and_take_hints(
         other.says("waiting_for_database")
         system.end("worker-2")  # one that waits can be stopped
     system.until_active(customer)
-    assert _waiting(system) == []
+    _until_drained(system)
 
 
 def _spool(system: System) -> Path:
@@ -177,7 +178,12 @@ def _spool(system: System) -> Path:
 
 
 def _waiting(system: System) -> list[Path]:
-    return list(_spool(system).glob("*.hint"))
+    return list(_spool(system).glob("*.segment"))
+
+
+def _until_drained(system: System) -> None:
+    """Wait for an empty spool. A hint may be stored and spooled both, and its card be active before its file is gone."""
+    until(lambda: not _waiting(system), "the spool is empty")
 
 
 def _spooled(system: System) -> float:

@@ -1,7 +1,7 @@
 """A deploy without a gap: migrations come first, and the code that is there goes on beside a schema that is newer than it.
 
 The newer schema is made as a deploy makes it, by Alembic and while hints arrive: our migrations and one that only adds. What
-may stand in such a one, tests/test_migrations.py says.
+may stand in such a one, tests/project/test_migrations.py says.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from alembic import command
 
 from cardsync import db
-from cardsync.store.keys import SCOPES
+from cardsync.store.access.keys import SCOPES
 from tests.e2e.marks import ONE_BROKER
-from tests.e2e.processes import run, until
+from tests.e2e.processes import run
 from tests.e2e.system import ENVIRONMENT, System
 from tests.logins import ProcessLogins
+from tests.waiting import until
 
 pytestmark = ONE_BROKER
 
@@ -48,7 +50,7 @@ def upgrade_to_tomorrow(database_url: str, folder: Path) -> None:
     (scripts / "versions" / "9999_tomorrow.py").write_text(TOMORROW.format(before=newest), encoding="utf-8")
     config = db.alembic_config(database_url)
     config.set_main_option("script_location", str(scripts))
-    db.command.upgrade(config, "head")
+    command.upgrade(config, "head")
 
 
 def test_todays_processes_go_on_and_start_anew_on_the_schema_of_tomorrow(system: System, tmp_path: Path) -> None:
@@ -96,6 +98,7 @@ def test_each_process_talks_to_the_database_as_itself(system: System) -> None:
         "cardsync web": "cardsync_web",
         "cardsync worker": "cardsync_worker",
         "cardsync listener": "cardsync_worker",
+        "cardsync courier": "cardsync_worker",
         "cardsync beat": "cardsync_worker",
     }
     assert not any(row["owns"] for row in rows)

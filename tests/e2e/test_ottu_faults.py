@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cardsync.dev.simulator.faults import Fault
 from tests.e2e.marks import ONE_BROKER
-from tests.e2e.processes import until
 from tests.e2e.system import ENVIRONMENT, System, token_of
+from tests.waiting import until
 
 pytestmark = ONE_BROKER
 

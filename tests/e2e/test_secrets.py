@@ -2,7 +2,8 @@
 
 Each test's end searches logs, figures, answers, command lines, environments and the data folder
 (``System.assert_nothing_leaked``). Here what only waits or passes is looked at too: the broker's messages, NOTIFY, the feed,
-receipts, PostgreSQL's own log, and what the commands print. There are no traces: nothing sends any (tests/test_dependencies.py).
+receipts, PostgreSQL's own log, and what the commands print. Traces have a search of
+their own (test_traces.py).
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import pytest
 from click.testing import CliRunner
 
 from cardsync.cli import main
-from cardsync.dev.postgres import SETTINGS, EmbeddedPostgres
+from cardsync.dev.servers.postgres import SETTINGS, EmbeddedPostgres
 from cardsync.dev.simulator.payloads import FAKE_PERSONAL_DATA
-from cardsync.store.keys import SCOPES, new_key
+from cardsync.store.access.keys import SCOPES, new_key
+from cardsync.web.api.change_schemas import SEQ_MAX
 from tests.e2e.leaks import assert_hidden
 from tests.e2e.marks import BOTH_BROKERS
-from tests.e2e.processes import until
 from tests.e2e.system import ENVIRONMENT, System, token_of
-from tests.test_house import COMPOSE
+from tests.project.test_house import COMPOSE
+from tests.waiting import until
+from workers.app import WORK
 
 pytestmark = BOTH_BROKERS
 
@@ -45,10 +48,15 @@ def test_what_passes_or_waits_holds_no_secret_and_no_person(system: System) -> N
         system.until_active(customer)
         (card,) = system.cards(customer)
         system.end("worker")  # nobody takes the bells from here on
-        hinted, asked = system.save_card(customer), {"card_id": str(card["card_id"]), "reason": "a wish"}
+        card_id, looked_at = str(card["card_id"]), system.customer()
+        messages: dict[str, str] = {}
+        hinted = system.save_card(customer)
+        until(lambda: _bells(system, messages) >= 1, "a bell for the hint waits")
+        asked = {"card_id": card_id, "reason": "a wish"}
         deletion = system.post("/v1/deletions", key, idempotency_key="marked", **asked).json()["deletion_id"]
-        system.post("/v1/reconciliations", key, environment=ENVIRONMENT, customer_id=system.customer())
-        bells = until(lambda: _if_of(system.broker.messages(), 3), "three bells wait")
+        until(lambda: _bells(system, messages) >= 2, "a bell for the deletion waits")
+        system.post("/v1/reconciliations", key, environment=ENVIRONMENT, customer_id=looked_at)
+        until(lambda: _bells(system, messages) >= 3, "a bell for the look waits")
         system.start("worker")
         system.until_settled(customer)
         until(lambda: set(system.statuses(customer)) == {"removed", "active"}, "one is deleted, the other active")
@@ -56,11 +64,10 @@ def test_what_passes_or_waits_holds_no_secret_and_no_person(system: System) -> N
     feed = system.sql("SELECT row_to_json(f)::text AS said FROM registry.card_changes AS f")
     receipts = system.sql("SELECT row_to_json(s)::text AS said FROM cardsync.deletion_steps AS s")
     shown = system.sql("SELECT row_to_json(d)::text AS said FROM registry.deletions AS d")
-    assert any(deletion in bell for bell in bells)  # what is searched is what was looked for
-    assert any(deletion in notice for notice in notices)
+    assert any(deletion in notice for notice in notices)  # what is searched is what was looked for
     assert len(receipts) >= 4
     written = {
-        "the broker's messages": "\n".join(bells),
+        "the broker's messages": "\n".join(messages.values()),
         "NOTIFY": "\n".join(notices),
         "the feed": "\n".join(row["said"] for row in feed),
         "receipts": "\n".join(row["said"] for row in receipts),
@@ -69,13 +76,16 @@ def test_what_passes_or_waits_holds_no_secret_and_no_person(system: System) -> N
     assert_hidden("a secret", system.all_secrets() | {token_of(hinted)}, written)
     assert_hidden("personal data", FAKE_PERSONAL_DATA, written)
     names = {place: written[place] for place in ("the broker's messages", "NOTIFY", "receipts")}
-    assert_hidden("a customer's name", {customer}, names)
+    assert_hidden("a customer's name", {customer, looked_at}, names)
+    said = {"the broker's messages": written["the broker's messages"]}
+    assert_hidden("what the work is about", {card_id, deletion}, said)  # a bell says that there is work, and no more
 
 
-def _if_of(messages: list[str], kinds: int) -> list[str]:
-    """The messages once there are so many kinds of them."""
-    found = set(re.findall(r"cardsync\.(process_events|reconcile_customer|delete_card)", "\n".join(messages)))
-    return messages if len(found) == kinds else []
+def _bells(system: System, messages: dict[str, str]) -> int:
+    """Note by its id each message that waits, since one may be gone the next time; how many bells were noted so far."""
+    for message in system.broker.messages():
+        messages[re.findall(r"'id': '([0-9a-f-]{36})'", message)[0]] = message
+    return sum(f"'task': '{WORK}'" in message for message in messages.values())
 
 
 def test_what_the_commands_print_holds_no_secret_and_no_person(
@@ -109,7 +119,7 @@ def test_what_the_commands_print_holds_no_secret_and_no_person(
     written = {}
     for command in commands:
         ran = CliRunner().invoke(main, command, prog_name="cardsync")
-        # Whoever types a token sees what he typed; the command adds nothing to it.
+        # A person who types a token sees what he typed; the command adds nothing to it.
         written[" ".join(command)] = (
             ran.output.replace(token_of(visit), "") if token_of(visit) in command else ran.output
         )
@@ -142,6 +152,10 @@ def test_no_error_repeats_what_was_sent(system: System) -> None:
         "no idempotency key": system.post("/v1/deletions", deleter, **marked),
         "no id": system.get(f"/v1/cards/{token}", reader),
         "a wrong parameter": system.get("/v1/cards", reader, environment=token, customer_id="x"),
+        # A token's digits alone are a number like any other: `next_after` says it again.
+        "no number": system.get("/v1/changes", reader, after=f"{token}."),
+        "too great a number": system.get("/v1/changes", reader, after=f"{token}0000"),
+        "too many": system.get("/v1/changes", reader, after=0, limit=token),
         "another path": system.get(f"/{token}", reader),
         "another method": system.post("/v1/cards", reader, token=token),
         "not for this key": system.get("/v1/deletions/" + token, deleter),
@@ -150,7 +164,7 @@ def test_no_error_repeats_what_was_sent(system: System) -> None:
         assert 400 <= answer.status_code < 500, what
         assert answer.headers["Content-Type"] == "application/problem+json", what
         assert token not in answer.text, what
-    described = system.get("/openapi.json").text
+    described = re.sub(rf'"maximum": ?{SEQ_MAX}\b', "", system.get("/openapi.json").text)  # a bound, and no example
     assert re.findall(r"\b(?!9999)[0-9]{13,19}\b", described) == []  # no example looks like a card's number
 
 
@@ -163,6 +177,7 @@ def test_the_databases_own_log_tells_no_value(system: System, postgres: Embedded
     assert (
         in_compose["log_parameter_max_length_on_error"] == "0" == _setting(system, "log_parameter_max_length_on_error")
     )
+    assert in_compose["log_parameter_max_length"] == "0"
     customer = system.customer()
     visit = system.save_card(customer)
     system.until_active(customer)
@@ -182,3 +197,35 @@ def test_the_databases_own_log_tells_no_value(system: System, postgres: Embedded
 
 def _setting(system: System, name: str) -> str:
     return str(system.sql("SELECT current_setting(%s) AS value", name)[0]["value"])
+
+
+def test_a_dump_of_the_database_holds_no_token_but_that_of_an_active_card(system: System) -> None:
+    customer = system.customer()
+    visit = system.save_card(customer)
+    system.until_active(customer)
+    system.end("worker")
+    waiting = system.save_card(customer)  # its hint waits in the inbox
+    until(lambda: system.pending_hints(customer) == 1, "the hint has a row")
+    dumped = {name: "\n".join(rows) for name, rows in _tables(system).items()}
+    (hint,) = system.sql(
+        "SELECT token, facts FROM cardsync.events WHERE status = 'pending' AND customer_id = %s", customer
+    )
+    assert hint["token"].startswith("c1.")  # what is searched is what was looked for
+    assert token_of(visit) in dumped["cardsync.cards"]
+    assert_hidden("a waiting hint's token", {token_of(waiting)}, dumped)
+    del dumped["cardsync.cards"]
+    assert_hidden("a secret", system.all_secrets() | {token_of(visit), token_of(waiting)}, dumped)
+    assert_hidden("personal data", FAKE_PERSONAL_DATA, dumped)
+    system.start("worker")
+    system.until_settled(customer)
+
+
+def _tables(system: System) -> dict[str, list[str]]:
+    """Every row of every private table, as a dump has them."""
+    names = system.sql("SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'cardsync' ORDER BY relname")
+    return {
+        f"cardsync.{name['relname']}": [
+            row["said"] for row in system.sql(f'SELECT t::text AS said FROM cardsync."{name["relname"]}" AS t')
+        ]
+        for name in names
+    }

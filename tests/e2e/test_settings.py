@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cardsync.dev.postgres import EmbeddedPostgres
-from cardsync.store.secret import check_secret
+from cardsync.ciphers import KeyRing
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from cardsync.store.access.secret_keys import check_secret
 from tests.e2e.processes import run
 
 SECRET = "a-secret-that-may-never-be-shown-anywhere"
@@ -55,7 +56,7 @@ def test_another_secret_key_than_the_databases_ends_web_and_worker(
     tmp_path: Path, postgres: EmbeddedPostgres, database_url: str, engine: Engine
 ) -> None:
     with engine.begin() as connection:
-        check_secret(connection, SECRET[::-1].encode())  # the first to use the database sets its key
+        check_secret(connection, KeyRing(SECRET[::-1].encode()))  # the first to use the database sets its key
     settings = {**GOOD, "CARDSYNC_DATABASE_URL": database_url}
     for command in (["web", "--port", "0"], ["worker"]):
         ended = run(tmp_path, settings, *command)

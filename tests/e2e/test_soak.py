@@ -1,11 +1,11 @@
-"""Everything fails, by a seeded schedule, while shoppers pay: a short run of what ``make soak`` does for as long as one likes."""
+"""Everything fails, by a seeded schedule, while shoppers pay: a short run of ``make soak``, which asserts no speed."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
 
-from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.servers.postgres import EmbeddedPostgres
 from tests.e2e.brokers import Broker
 from tests.e2e.marks import ONE_BROKER
 from tests.logins import ProcessLogins
@@ -15,8 +15,6 @@ from tests.soak.run import Soak
 SEED = 5
 SECONDS = 20.0
 HINTS_A_SECOND = 100.0
-# Two seconds are the promise; the rest is for a machine that runs other tests beside. A time-out of five is to be noticed.
-SLOWEST_SECONDS = 4.0
 
 
 @ONE_BROKER
@@ -25,12 +23,12 @@ def test_whatever_fails_every_hint_is_answered_and_leads_to_the_truth(
 ) -> None:
     soak = Soak(tmp_path, postgres, module_database_url, broker, logins)
     try:
-        report = soak.run(SEED, SECONDS, HINTS_A_SECOND)
+        report = soak.run(SEED, SECONDS, HINTS_A_SECOND, until_the_brake_engages=False)
         assert report.wrong == [], report
+        # How many hints there were, and how fast they were answered, is the machine's; that each led to the truth is ours.
         assert set(report.answers) <= {"200", "none"}
-        assert report.hints > 0.5 * SECONDS * HINTS_A_SECOND
+        assert report.answers["200"] > 0
         assert report.deletions_accepted > 0
-        assert report.slowest_answer < SLOWEST_SECONDS
         soak.system.assert_nothing_leaked()
     finally:
         soak.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 from tests.e2e.marks import ONE_BROKER
-from tests.e2e.processes import until
 from tests.e2e.system import ENVIRONMENT, System, token_of
+from tests.waiting import until
 
 pytestmark = ONE_BROKER
 
@@ -36,7 +36,7 @@ def test_the_sweep_goes_on_when_the_leading_beat_is_killed(system: System) -> No
     first.wait()
     second.says("beat_leads")
     before = _swept_at(system)
-    until(lambda: _swept_at(system) > before, "the sweep goes on", seconds=5)
+    until(lambda: _swept_at(system) > before, "the sweep goes on")
     first.start()  # the one that comes back stands by
     system.end("beat-2")
     first.says("beat_leads")
@@ -60,7 +60,7 @@ def test_customers_are_audited_and_what_is_old_goes_by_itself(system: System) ->
     judged = "SELECT lane FROM cardsync.audits JOIN cardsync.observations USING (observation_no)"
     until(lambda: system.sql(judged), "somebody is audited")
     system.sql("UPDATE cardsync.events SET received_at = received_at - interval '91 days'")
-    until(lambda: not system.sql("SELECT 1 FROM cardsync.events"), "the rows are gone", seconds=15)
+    until(lambda: not system.sql("SELECT 1 FROM cardsync.events"), "the rows are gone")
 
 
 def _swept_at(system: System) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from tests.e2e.marks import ONE_BROKER
-from tests.e2e.processes import Process, until
+from tests.e2e.processes import Process
 from tests.e2e.system import ENVIRONMENT, System, token_of
+from tests.waiting import until
 
 pytestmark = ONE_BROKER
 
 DAILY_CALLS = 40
-ROUTINE_CALLS = 36  # a tenth is the urgent lanes' alone (core.allowance)
+ROUTINE_CALLS = 36  # a tenth is the urgent lanes' alone (core.call_budget)
 CUSTOMERS = 3 * DAILY_CALLS
 SETTINGS = {"OTTU_DAILY_CALLS": str(DAILY_CALLS)}
 

@@ -6,8 +6,8 @@ import signal
 import time
 
 from tests.e2e.marks import BOTH_BROKERS
-from tests.e2e.processes import until
 from tests.e2e.system import ENVIRONMENT, System, token_of
+from tests.waiting import until
 
 pytestmark = BOTH_BROKERS
 
@@ -53,11 +53,11 @@ def test_a_worker_stalled_in_a_call_past_its_lease_does_no_harm_when_it_wakes(sy
         until(lambda: system.statuses(customer) == ["removed"], "the other worker sees the card gone")
     finally:
         stalled.signal_group(signal.SIGCONT)
+        system.end("worker-2")
     until(lambda: "superseded" in stalled.output(), "the stalled worker finds that its ticket is void")
     assert system.statuses(customer) == ["removed"]
     assert system.changes(customer) == ["added", "removed"]
     other = system.customer()
-    system.end("worker-2")
     system.save_card(other)
     system.until_active(other)  # it works on
 
@@ -97,7 +97,7 @@ def test_a_worker_told_to_stop_waits_no_longer_than_a_call_may_take(system: Syst
         gates.wait_until_waiting("list:before")
         began = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - began < 6  # a second for the call, and the end of the process
+        assert time.monotonic() - began < 30  # a deadline: what is held waits for a minute
     assert "OttuUnavailable" in system.freshness(customer)["last_error"]
     worker.start()
     system.until_active(customer)

@@ -9,11 +9,6 @@ import httpx
 from tests.e2e.system import System
 
 
-def p95(seconds: list[float]) -> float:
-    """The time within which 95 of 100 were done."""
-    return sorted(seconds)[int(len(seconds) * 0.95)]
-
-
 def timed(system: System, content: bytes) -> tuple[httpx.Response, float]:
     """Send a notification; the answer, and how long it took."""
     began = time.perf_counter()

@@ -25,7 +25,7 @@ BYTES_MAX = 8_192  # what is longer has no other branches, and finds them more s
 
 
 def altered(body: bytes, max_bytes: int, seed: int) -> bytes:
-    """Another body: half of the time bytes are changed, else a value of the JSON is, and the whole is mostly signed anew."""
+    """Another body: half of the time bytes are changed, else a value of the JSON is, and the whole is mostly signed again."""
     dice = Random(seed)  # noqa: S311  (a replay)
     try:
         payload = json.loads(body)

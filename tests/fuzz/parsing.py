@@ -9,8 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
-from cardsync.core.cards import is_storable
 from cardsync.core.events import Event, body_hash, parse, read_event
+from cardsync.core.fields import is_storable
 from cardsync.core.signature import verify
 from cardsync.errors import InvalidSignature, MalformedBody
 from tests import payloads
@@ -36,7 +36,7 @@ def check(body: bytes) -> None:
 
 
 def _refusal(body: bytes) -> str | None:
-    """Why the body is refused; what is not refused for its form is read, whoever vouches for it."""
+    """Why the body is refused; what is not refused for its form is read, by any key that vouches for it."""
     try:
         payload = parse(body)
         _check_storable(read_event(payload))

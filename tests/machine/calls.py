@@ -16,12 +16,13 @@ from typing import Any, Final
 from sqlalchemy import Engine, text
 
 from cardsync.core.cards import CardFacts, Environment, Token
+from cardsync.core.oddities import Oddity
 from cardsync.dev.simulator.world import Owner, World
 from cardsync.ottu import CardList, DeleteAnswer
 from cardsync.ottu.listing import Listing
 from tests.machine.clock import BEGAN, Clock
 from tests.machine.interruptions import Crash
-from tests.machine.scripts import CERTAINLY_NOT_DONE, Call, Script, fail
+from tests.machine.scripts import CERTAINLY_NOT_DONE, Call, Fault, OddEntry, Script, fail, odd
 
 A_DAY_SECONDS: Final = 86_400.0  # the budget remembers calls for at least so long
 _ANSWERED: Final = {"forbidden": 403, "not_there": 404}
@@ -35,6 +36,8 @@ class Answer:
     asked_at: dt.datetime
     good_until: dt.datetime
     cards: Mapping[str, CardFacts]
+    unsaid: Mapping[str, frozenset[str]]  # fields of a card that this list does not say
+    oddities: tuple[Oddity, ...]
 
 
 @dataclass(slots=True)
@@ -55,9 +58,18 @@ class Ottu:
         self.deletes: dict[int, Delete] = {}
         self.calls: list[float] = []  # when each was made
         self.script = Script()
-        self.caller: Call | None = None  # whoever calls from a thread of its own
+        self.caller: Call | None = None  # one that calls from a thread of its own
+        self.is_mad = False  # it answers an empty list to everybody
+        self.troubled: dict[Owner, Fault] = {}  # what it answers to calls for one customer, while those for others work
+        self.odd_cards: dict[tuple[Owner, str], OddEntry] = {}  # how it lists one card
         self._world, self._engine, self._clock, self._lease_seconds = world, engine, clock, lease_seconds
         self._under_way: dict[int, tuple[Owner, float]] = {}  # ticket -> whose it is, and when its lease runs out
+
+    def be_well(self) -> None:
+        """End all that lasts: madness, the trouble of customers, odd entries."""
+        self.is_mad = False
+        self.troubled.clear()
+        self.odd_cards.clear()
 
     def list_cards(
         self,
@@ -74,8 +86,10 @@ class Ottu:
             _, until = self._under_way[ticket.ticket_no]
         earlier = self.answers.get(ticket.ticket_no)  # one ticket may ask twice: what either list shows is there
         cards = {**(earlier.cards if earlier else {}), **{c.token.reveal(): c.facts for c in answer.cards}}
+        unsaid = {**(earlier.unsaid if earlier else {}), **{c.token.reveal(): c.unsaid for c in answer.cards}}
+        oddities = (*(earlier.oddities if earlier else ()), *answer.oddities)
         good_until = BEGAN + dt.timedelta(seconds=until)
-        self.answers[ticket.ticket_no] = Answer(owner, ticket.asked_at, good_until, cards)
+        self.answers[ticket.ticket_no] = Answer(owner, ticket.asked_at, good_until, cards, unsaid, oddities)
         return answer
 
     def delete_card(self, environment: Environment, customer_id: str, token: Token) -> DeleteAnswer:
@@ -108,6 +122,8 @@ class Ottu:
         """One call under the customer's ticket, beside which no other may be under way."""
         script, caller = self.script, self.caller
         self.script, self.caller = Script(), None
+        if script.fault is None and owner in self.troubled:
+            script.fault, script.at = self.troubled[owner], "after"
         ticket, now = self._ticket(owner), self._clock.now()
         others = [until for whose, until in self._under_way.values() if whose == owner]
         assert all(until <= now for until in others), "two calls for one customer at once"
@@ -128,7 +144,7 @@ class Ottu:
             caller.stand_still()
         if script.at == "before":
             fail(script.fault)
-        cards = self._world.list_cards(*owner)
+        cards = [] if self.is_mad else self._world.list_cards(*owner)
         if caller is not None and script.stands == "after":
             caller.stand_still()
         if script.at == "after":
@@ -138,11 +154,13 @@ class Ottu:
             assert self._ticket(owner).ticket_no == number, "a list was read on under a ticket that stands no more"
             self._check_counted(owner)
             self._under_way[number] = (owner, self._clock.now() + self._lease_seconds)
+        cards = [entry for card in cards for entry in odd(card, self.odd_cards.get((owner, card["token"])))]
         if script.fault == "anothers_card":
             cards = [*cards, {"token": "9999000000000009", "customer_id": "somebody else"}]
         listing = Listing(owner[1])
         listing.take(cards)
-        return CardList(listing.complete(), calls=script.pages)
+        listed = listing.complete()
+        return CardList(listed, calls=script.pages, oddities=listing.oddities)
 
     def _check_counted(self, owner: Owner) -> None:
         """A call that the budget does not know of, or one through a closed gate, is a fault whatever comes of it.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cardsync.dev.simulator.world import Owner
 from tests.machine.interruptions import IN_A_TRANSACTION, OF_A_DRAIN, OF_ONE_STATEMENT
-from tests.machine.scripts import Fault, Place, Script
+from tests.machine.scripts import Fault, OddEntry, Place, Script
 from tests.machine.system import TOKENS, Way
 
 # One identifier in both environments, one token at several customers, one agreement at several.
@@ -59,4 +59,6 @@ WAY = st.sampled_from(WAYS)
 KEY = st.sampled_from((None, None, "key-1", "key-2"))
 Order = Literal["in_order", "reversed", "list_first"]  # in which two hints are taken, or after a list that came later
 ORDERS: Final[tuple[Order, ...]] = ("in_order", "reversed", "list_first")
+TROUBLES: Final[tuple[Fault | None, ...]] = (None, "credentials", "anothers_card")  # of one customer, for a while
+ODD_ENTRIES: Final[tuple[OddEntry | None, ...]] = (None, "twice", "without_token", "long_token", "incomplete")
 LAGS: Final = (0.0, 5.0, 60.0, 130.0)  # seconds; the last is longer than a hint is believed to be early

@@ -1,7 +1,8 @@
 """Time in the machine's hands: one clock for the stand-in and for PostgreSQL, which stands still until it is moved.
 
 PostgreSQL looks for a function in ``pg_catalog`` first, unless the search path names that schema later. So a function
-``clock_timestamp`` of ours stands before the real one, in this database alone, for every statement of the product as it is.
+``clock_timestamp`` of ours stands before the real one, in this database alone, for every statement of the product as it is: its
+sessions bring a search path of their own, so that each engine is told (``follow``).
 What was bound when the schema was made keeps the real clock, unless it is a column's default: bodies of views and triggers.
 Shifting stored times instead was rejected: what a stalled process holds in its memory cannot be shifted.
 """
@@ -9,13 +10,13 @@ Shifting stored times instead was rejected: what a stalled process holds in its 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 BEGAN: Final = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)  # when every example begins
 
-# Column defaults were bound to the real clock when the tables were made; they are bound anew.
+# Column defaults were bound to the real clock when the tables were made; they are bound again.
 _INSTALL: Final = f"""
     CREATE SCHEMA machine;
     CREATE TABLE machine.clock (began timestamptz NOT NULL, seconds float8 NOT NULL);
@@ -37,14 +38,13 @@ _INSTALL: Final = f"""
         LOOP
             EXECUTE format('ALTER TABLE %%s ALTER %%I SET DEFAULT machine.clock_timestamp()', it.relation, it.attname);
         END LOOP;
-        -- These look nowhere but in their own path: otherwise whoever asks for a deletion would go by the real clock.
+        -- These look nowhere but in their own path: otherwise a request for a deletion would go by the real clock.
         FOR it IN
             SELECT p.oid::regprocedure AS signature FROM pg_proc AS p
-            WHERE p.proname = 'request_deletion'
+            WHERE p.proname IN ('request_deletion', 'fold_repeat')
         LOOP
             EXECUTE format('ALTER FUNCTION %%s SET search_path = machine, pg_catalog, pg_temp', it.signature);
         END LOOP;
-        EXECUTE format('ALTER DATABASE %%I SET search_path = machine, pg_catalog, public', current_database());
     END $$;
 """
 _RESET: Final = """
@@ -76,14 +76,26 @@ _MOVE: Final = text("UPDATE machine.clock SET seconds = :seconds")
 
 
 def install(engine: Engine) -> None:
-    """Put the clock into a freshly migrated database; connections made from now on go by it."""
+    """Put the clock into a freshly migrated database."""
     with engine.begin() as connection:
         connection.exec_driver_sql(_INSTALL)
     engine.dispose()
 
 
+def follow(engine: Engine) -> None:
+    """Let this engine's connections go by the clock: the product's own search path has no place for it."""
+
+    def begin(driver: Any, _record: object) -> None:
+        driver.execute("SET search_path = machine, pg_catalog, public")
+        driver.commit()
+
+    event.listen(engine, "connect", begin)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT clock_timestamp()")).scalar_one() == BEGAN
+
+
 def reset(connection: Connection) -> None:
-    """Empty the database and begin time anew: one example's end is the next one's beginning.
+    """Empty the database and begin time again: one example's end is the next one's beginning.
 
     Triggers rest meanwhile, since the feed is append-only. A database for each example was rejected: 0.2 s each.
     """

@@ -13,6 +13,7 @@ from hypothesis.stateful import precondition, rule
 
 from cardsync.core.deletion import GIVE_UP_SECONDS
 from cardsync.dev.simulator.cards import SimCard
+from tests.machine.base import MachineBase
 from tests.machine.choices import (
     AGREEMENTS,
     AT,
@@ -23,13 +24,14 @@ from tests.machine.choices import (
     TOKEN,
     WAY,
 )
-from tests.machine.hands import Hands
 from tests.machine.interruptions import Interruption
 from tests.machine.scripts import Call, Fault, Place, Script
 from tests.machine.system import DELETIONS, Way
 
+COOL_DOWN_OF_A_REFUSAL_SECONDS = 3_601.0  # registry.request_deletion (migration 0018)
 
-class DeletionRules(Hands):
+
+class DeletionRules(MachineBase):
     """Who asks for a deletion, and what becomes of its calls."""
 
     @precondition(lambda self: self.system.watch.last.cards)
@@ -47,7 +49,7 @@ class DeletionRules(Hands):
     def a_worker_calls_for_a_deletion(
         self, which: int, script: Script, looks: bool, interruption: Interruption | None
     ) -> None:
-        """The call's own script: how it fails may still change. Whoever has called rings for the list."""
+        """The call's own script: how it fails may still change. The caller rings for the list."""
         deletion = self._deletion(which)
         self.system.delete(deletion.deletion_id, replace(script), interruption)
         if looks:
@@ -142,6 +144,9 @@ class DeletionRules(Hands):
         if not self.system.open_deletions():
             active = [c for c in self.system.cards() if c.status == "active"]
             self.system.request(active[which % len(active)])
+            if not self.system.open_deletions():  # Ottu refused it a moment ago: the answer was that same deletion
+                self.system.clock.pass_(COOL_DOWN_OF_A_REFUSAL_SECONDS)
+                self.system.request(active[which % len(active)])
         open_ = self.system.open_deletions()
         return open_[which % len(open_)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 
 from cardsync.core.cards import CardFacts, Environment
 from cardsync.core.deletion import OPEN
+from cardsync.core.oddities import may_remove
 from tests.machine.calls import Answer, Delete
 from tests.machine.receipts import ReceiptsWatch, check_deletions
 
@@ -172,15 +173,16 @@ class Watch:
         living = {c.token: c for c in cards if c.status in ("active", "deleting")}
         for token, facts in answer.cards.items():
             assert token in living, "a card of the last believed list is not active"
-            assert _facts(living[token]) == facts.over(CardFacts(agreements=())), (
-                "facts differ from the believed list's"
-            )
+            expected = facts.over(CardFacts(agreements=()))
+            unsaid = {name: getattr(expected, name) for name in answer.unsaid[token]}
+            assert replace(_facts(living[token]), **unsaid) == expected, "facts differ from the believed list's"
             self._shown[living[token].card_id] = customer.applied_no
         for token, card in living.items():
             held = (
                 card.awaited_no is not None
                 or customer.removals_held  # until the next list: a release changes nothing yet
                 or wishes.get(card.card_id, 0) > customer.applied_no
+                or not may_remove(answer.oddities)  # an odd list's absences remove nothing
             )
             assert token in answer.cards or held or not just_now, "a card is active beyond the believed list"
             assert card.card_id in self._shown, "an active card was never listed for this customer"
@@ -219,6 +221,7 @@ class Watch:
         """
         answer = self.answers[number]
         assert card.token not in answer.cards, "a listed card was removed"
+        assert card.status != "active" or may_remove(answer.oddities), "an odd list removed an active card"
         hints = [e for e in events if e.card_id == card.card_id and e.status == "done" and not _is_repeated(e, events)]
         last_hint = max(hints, key=lambda e: e.evidence_no, default=None)
         if last_hint is None or self._shown.get(card.card_id, 0) > last_hint.evidence_no:

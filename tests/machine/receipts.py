@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from cardsync.core.deletion import LOOKS_AFTER_CALL_SECONDS, OPEN
-from cardsync.store import receipts
+from cardsync.store.deletions import receipts
 from tests.machine.calls import Answer, Delete
 
 _CERTAINLY_NOT_DONE: Final = (401, 429)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from cardsync.errors import CredentialsRefused, OttuFault, OttuRejected, OttuThrottled, OttuUnavailable
 from tests.machine.interruptions import Crash
@@ -26,6 +26,7 @@ Fault = Literal[
     "crash",
     "crash_unasked",
 ]
+OddEntry = Literal["twice", "without_token", "long_token", "incomplete"]
 CERTAINLY_NOT_DONE: Final = frozenset(
     {"throttled", "throttled_long", "credentials", "rejected", "forbidden", "not_there"}
 )
@@ -47,6 +48,21 @@ class Script:
     fault: Fault | None = None
     at: Place = "before"
     pages: int = 1
+
+
+def odd(card: Mapping[str, Any], how: OddEntry | None) -> list[dict[str, Any]]:
+    """The entries of a list for one card, as Ottu should write it (``None``) or not."""
+    match how:
+        case "twice":
+            return [dict(card), {**card, "name_on_card": "FAKE OTHER HOLDER"}]
+        case "without_token":
+            return [{**card, "token": None}]
+        case "long_token":
+            return [{**card, "token": "x" * 64}]
+        case "incomplete":
+            return [{name: value for name, value in card.items() if name != "pg_code"}]
+        case _:
+            return [dict(card)]
 
 
 def fail(fault: Fault | None) -> None:

@@ -7,6 +7,7 @@ steps that lead to it.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
+from cardsync.core.repeats import signature_hash
 from cardsync.dev.simulator.world import Owner
+from cardsync.stories.receive import Receipt
 from tests.machine.choices import (
     AGREEMENTS,
     AT,
@@ -26,20 +29,23 @@ from tests.machine.choices import (
     FAULT,
     INTERRUPTION,
     LAGS,
+    ODD_ENTRIES,
     ORDERS,
     OWNER,
     PLACE,
     RECEIVING,
     SCRIPT,
     TOKEN,
+    TROUBLES,
     Fate,
     Order,
 )
 from tests.machine.deletion_rules import DeletionRules
 from tests.machine.interruptions import Interruption
+from tests.machine.invariants import Snapshot
 from tests.machine.quiet import become_quiet
-from tests.machine.scripts import Call, Fault, Place, Script
-from tests.machine.system import LISTS, System, forged
+from tests.machine.scripts import Call, Fault, OddEntry, Place, Script
+from tests.machine.system import LISTS, System, altered, forged
 
 
 class Machine(DeletionRules):
@@ -88,7 +94,7 @@ class Machine(DeletionRules):
         card = self._card(which)
         owner = (card.environment, card.customer_id)
         self._end_agreements_of(card)
-        self.system.world.delete_silently(*owner, card.token)
+        self.system.world.delete(*owner, card.token)
         if comes_back:
             self._checkout(fate).save_card(*owner, token=card.token)
 
@@ -102,7 +108,7 @@ class Machine(DeletionRules):
             self._checkout("waiting").pay(*owner, card.token)
         first, second = self.waiting[-2:]
         self._end_agreements_of(card)
-        self.system.world.delete_silently(*owner, card.token)
+        self.system.world.delete(*owner, card.token)
         self._deliver(first)
         if order != "reversed":
             self.system.work()
@@ -133,6 +139,21 @@ class Machine(DeletionRules):
         if back:
             self.system.drain(interruption)
 
+    @precondition(lambda self: self.waiting or self.delivered)
+    @rule(
+        picks=st.lists(PLACE, min_size=1, max_size=2),
+        copies=st.sampled_from((2, 3)),
+        away=st.booleans(),
+        interruption=RECEIVING,
+    )
+    def the_same_bodies_arrive_several_times_at_once(
+        self, picks: list[int], copies: int, away: bool, interruption: Interruption | None
+    ) -> None:
+        """In one batch, of which a body may be known, waiting in the spool, or new; with the database or without it."""
+        bodies = [*reversed(self.waiting), *reversed(self.delivered)]
+        batch = [bodies[pick % len(bodies)] for pick in picks] * copies
+        self._deliver_all(batch, Interruption("before_statement", 1, "away") if away else interruption)
+
     @precondition(lambda self: self.system.spool.waiting())
     @rule(interruption=DRAINING)
     def the_database_is_back(self, interruption: Interruption | None) -> None:
@@ -147,6 +168,33 @@ class Machine(DeletionRules):
             self.system.refuse(body)
         else:
             self.system.receive(body)
+
+    @precondition(lambda self: self._bodies_of_the_standard_scheme())
+    @rule(which=PLACE, owner=OWNER, token=TOKEN, count=st.sampled_from((1, 3, 12)), taken=st.booleans())
+    def an_adversary_alters_a_body_that_came_before(
+        self, which: int, owner: Owner, token: str, count: int, taken: bool
+    ) -> None:
+        """Of repeats no bell rings, and what the registry says is the same after them."""
+        bodies = self._bodies_of_the_standard_scheme()
+        body = bodies[which % len(bodies)]
+        before = self.system.watch.last
+        receipts: list[Receipt] = []
+        for _ in range(count):
+            self.deeds += 1
+            receipts += self.system.receive(altered(body, owner, token, self.deeds)) or []
+        if taken:
+            self.system.process([receipt.event_id for receipt in receipts])
+        now = self.system.watch.last
+        assert not any(receipt.to_ring for receipt in receipts), "a bell rang for a repeat"
+        assert _said(now) == _said(before), "an altered body changed what the registry says"
+
+    def _bodies_of_the_standard_scheme(self) -> list[bytes]:
+        """Those that the adversary has: each was acknowledged, and waits on no disk, so that its signature is known."""
+        if self.system.spool.waiting():
+            return []
+        known = set(self.system.received.values())
+        standard = (body for body in reversed(self.delivered) if b'"scheme": "subscription"' not in body)
+        return [body for body in standard if signature_hash(json.loads(body)["signature"]).hex() in known]
 
     # Workers.
 
@@ -163,7 +211,7 @@ class Machine(DeletionRules):
     def a_worker_reconciles_a_customer(
         self, which: int, script: Script, wanted: bool, interruption: Interruption | None
     ) -> None:
-        """Somebody who is due, if anybody is; otherwise a message that was delivered twice, or one whom a reader wants."""
+        """Somebody who is due, if anybody is; otherwise a message that was delivered twice, or one that a reader wants."""
         known = self.system.known()
         customer = known[which % len(known)]
         if wanted and customer.id not in self.system.due():
@@ -206,13 +254,19 @@ class Machine(DeletionRules):
     @rule(after=st.sampled_from((301, 11, 0)), works=st.sampled_from((True, True, False)), interruption=INTERRUPTION)
     def a_sweep_runs(self, after: int, works: bool, interruption: Interruption | None) -> None:
         self.system.clock.pass_(after)
-        due = self.system.sweep(interruption)
+        self.system.sweep(interruption)
         if works:
-            self.system.process(due.event_ids)
-            for deletion_id in due.deletions:
-                self.system.delete(deletion_id, Script())
-            for customer in due.customers:
-                self.system.reconcile(customer, Script())
+            self.system.take_what_is_due()
+
+    @rule(limit=st.sampled_from((1, 2, 100)), script=SCRIPT, interruption=INTERRUPTION)
+    def a_worker_claims_and_asks(self, limit: int, script: Script, interruption: Interruption | None) -> None:
+        """Hints are folded and tickets taken in one transaction, which may be interrupted; then each call goes its own way."""
+        for ticket in self.system.claim(limit, interruption):
+            self.system.look(ticket, replace(script))
+
+    @rule(interruption=INTERRUPTION)
+    def a_worker_dies_between_its_claim_and_its_calls(self, interruption: Interruption | None) -> None:
+        self.system.claim(interruption=interruption)
 
     # The merchant.
 
@@ -237,6 +291,39 @@ class Machine(DeletionRules):
         world = self.system.world
         world.knobs = world.knobs.turned(list_lag_seconds=late, delete_lag_seconds=lingering)
 
+    @rule(owner=OWNER, how=st.sampled_from(TROUBLES))
+    def ottu_is_in_trouble_with_one_customer(self, owner: Owner, how: Fault | None) -> None:
+        """Until it is told otherwise: refused with 403, or lists with another customer's card in them."""
+        if how is None:
+            self.system.ottu.troubled.pop(owner, None)
+        else:
+            self.system.ottu.troubled[owner] = how
+
+    @precondition(lambda self: self._cards())
+    @rule(which=PLACE, how=st.sampled_from(ODD_ENTRIES))
+    def ottu_lists_one_card_oddly(self, which: int, how: OddEntry | None) -> None:
+        """Until it is told otherwise: the other cards of that list are believed, and no active card is removed on its account."""
+        card = self._card(which)
+        where = ((card.environment, card.customer_id), card.token)
+        if how is None:
+            self.system.ottu.odd_cards.pop(where, None)
+        else:
+            self.system.ottu.odd_cards[where] = how
+
+    @rule(passes=st.sampled_from((1, 2, 3)))
+    def ottu_answers_empty_lists_to_everybody_for_a_while(self, passes: int) -> None:
+        """In whatever lane it is asked, no more customers lose cards than the brake lets pass."""
+        before = {card.card_id for card in self.system.watch.last.cards if card.status == "active"}
+        self.system.ottu.is_mad = True
+        for _ in range(passes):
+            self.system.clock.pass_(301)
+            self.system.sweep()
+            for customer in self.system.due():
+                self.system.reconcile(customer, Script())
+        self.system.ottu.is_mad = False
+        gone = (card for card in self.system.watch.last.cards if card.card_id in before and card.status == "removed")
+        assert len({card.customer for card in gone}) <= LISTS.brake_floor, "the brake did not engage in time"
+
     # The end.
 
     def teardown(self) -> None:
@@ -248,6 +335,19 @@ class Machine(DeletionRules):
             self.system.end_calls()
 
 
+def _said(now: Snapshot) -> tuple[object, ...]:
+    """What the registry says of cards that are not merely hinted, in any order of rows."""
+    links = sorted((a.environment, a.agreement_id, a.card_id) for a in now.agreements)
+    return (len(now.feed), links, sorted(now.served), sorted(now.charged))
+
+
 def test_whatever_happens_the_registry_says_what_ottu_said(new_system: Callable[[], System], profile: settings) -> None:
     Machine.new_system = staticmethod(new_system)
     run_state_machine_as_test(Machine, settings=profile)
+
+
+def test_the_same_holds_where_the_database_is_some_milliseconds_away(
+    new_far_system: Callable[[], System], profile: settings
+) -> None:
+    Machine.new_system = staticmethod(new_far_system)
+    run_state_machine_as_test(Machine, settings=settings(profile, max_examples=max(1, profile.max_examples // 30)))

@@ -6,14 +6,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from cardsync.core.cards import Token, looks_like_full_number
+from cardsync.core.card_numbers import looks_like_full_number
+from cardsync.core.cards import Token
 from cardsync.errors import (
     BudgetSpent,
     CredentialsRefused,
-    InvalidAnswer,
     OttuFault,
     OttuRejected,
     OttuThrottled,
+    UnreadableAnswer,
     UnusableCard,
 )
 from cardsync.ottu import DeleteAnswer
@@ -74,7 +75,7 @@ def test_a_token_that_would_name_another_path_is_refused(ottu, client, text):
 def test_a_refusal_of_this_card_is_an_answer(ottu, client, status):
     ottu.answers(status, {"detail": "The card is linked to an agreement."})
     answer = delete(client)
-    assert answer == DeleteAnswer(status, "The card is linked to an agreement.")
+    assert answer == DeleteAnswer(status, None)
     assert not answer.gone
 
 
@@ -88,11 +89,11 @@ def test_a_refusal_of_this_card_is_an_answer(ottu, client, status):
         (429, OttuThrottled),
         (500, OttuFault),
         (503, OttuFault),
-        (201, InvalidAnswer),
-        (206, InvalidAnswer),
-        (302, InvalidAnswer),
-        (304, InvalidAnswer),
-        (600, InvalidAnswer),
+        (201, UnreadableAnswer),
+        (206, UnreadableAnswer),
+        (302, UnreadableAnswer),
+        (304, UnreadableAnswer),
+        (600, UnreadableAnswer),
     ],
 )
 def test_what_is_not_about_the_card_is_an_error(ottu, client, status, error):
@@ -109,28 +110,37 @@ def test_what_is_not_about_the_card_is_an_error(ottu, client, status, error):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ({"customer_id": ["Wrong.", "Really."]}, "customer_id: Wrong.; customer_id: Really."),
+        ({"customer_id": ["Wrong.", "Really."]}, "field=customer_id"),
+        ({"token": ["Invalid."], "non_field_errors": ["No."]}, "field=token, field=non_field_errors"),
         (
-            {"error": {"type": "t", "code": "locked", "message": "Card in use"}},
-            "type: t; code: locked; Card in use",
+            {"error": {"type": "permission", "code": "CARD_LOCKED", "message": "Of Joy Test", "field": "token"}},
+            "type=permission, code=CARD_LOCKED, field=token",
         ),
-        (["first", "second"], "first; second"),
-        ("only words", "only words"),
-        ({"detail": "two\nlines\tand \x1b[31mred"}, "two lines and  [31mred"),
-        ({"detail": "x" * 1000}, "x" * 300),
-        ({"detail": ""}, None),
+        ({"code": 4031}, "code=4031"),
+        ({"detail": "The card of Joy Test, joy@example.com, is tied to an agreement."}, None),
+        ({"error": {"code": "Joy Test"}}, None),
+        ({"error": {"code": "joy@example.com", "type": "4111111111111111"}}, None),
+        ({"Joy Test": ["is refused"]}, None),
+        (["Joy Test"], None),
+        ("only words", None),
         ({}, None),
         ({"n": 5, "b": True, "z": None}, None),
-        ({"a": {"b": {"c": {"d": {"e": "too deep"}}}}}, None),
-        ([str(n) for n in range(10_000)], "; ".join(str(n) for n in range(20))),
+        ({"a": {"b": {"c": {"d": {"code": "too_deep"}}}}}, None),
+        ({"x" * 41: ["too long"]}, None),
+        ({f"f{chr(97 + n // 26)}{chr(97 + n % 26)}": ["x"] for n in range(500)}, "field=faa"),
         (b"<html>refused</html>", None),
         (b"", None),
         (b"[" * 100_000, None),
     ],
 )
-def test_the_reason_is_ottus_words_in_one_bounded_line(ottu, client, body, reason):
+def test_the_reason_is_type_code_and_fields_and_never_ottus_words(ottu, client, body, reason):
     ottu.answers(400, body)
-    assert delete(client) == DeleteAnswer(400, reason)
+    said = delete(client)
+    if reason == "field=faa":
+        assert said.reason.startswith(reason)
+        assert len(said.reason) <= 300
+    else:
+        assert said == DeleteAnswer(400, reason)
 
 
 @pytest.mark.parametrize(
@@ -139,16 +149,23 @@ def test_the_reason_is_ottus_words_in_one_bounded_line(ottu, client, body, reaso
         (TEXT, f"Card {TEXT} is locked"),
         (TEXT, "Card 9999 0000 1111 2222 is locked"),
         ("tok-fake-0001", "Card 4999-9999.9999_9999 is locked"),
+        ("tok-fake-0001", "Card 4999,9999,9999,9999 is locked"),
+        ("tok-fake-0001", "Card 4999:9999:9999:9999 is locked"),
+        ("tok-fake-0001", "Card 4999–9999–9999–9999 is locked"),  # noqa: RUF001  # en dashes
+        ("tok-fake-0001", "Card 4999\u200b9999\u200b9999\u200b9999 is locked"),
+        ("tok-fake-0001", "Card ٤٩٩٩ ٩٩٩٩ ٩٩٩٩ ٩٩٩٩ is locked"),
+        ("tok-fake-0001", "Card ⁴⁹⁹⁹ ⁹⁹⁹⁹ ⁹⁹⁹⁹ ⁹⁹⁹⁹ is locked"),
         ("tok-fake-0001", "Card TOK-Fake-0001 is locked"),
         ("tok fake/1", "No DELETE /b/pbl/v2/card/tok%20fake%2f1/ for you"),
         ("tok-fake-0001", "x" * 290 + " tok-fake-0001"),
         ("tok-fake-0001", "the key key-fake-0001 may not"),
+        ("tokfake", "tokfake"),
     ],
 )
 def test_the_reason_shows_no_token_no_card_number_and_no_key(ottu, client, text, words):
-    ottu.answers(403, {"detail": words, text: [words]})
+    ottu.answers(403, {"detail": words, text: [words], "error": {"code": text, "type": "locked", "field": words}})
     reason = delete(client, Token(text)).reason
-    assert reason
+    assert reason == "type=locked"
     for secret in (text, "tok%20fake", "key-fake-0001", "tok-fak"):
         assert secret.lower() not in reason.lower()
     assert not looks_like_full_number(reason)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cardsync.dev.simulator import Simulator
-from tests.simulator.parties import API_KEY, WEBHOOK_KEY, Ottu, Receiver
+from tests.simulator.peers import API_KEY, WEBHOOK_KEY, Ottu, Receiver
 
 
 @pytest.fixture

@@ -61,12 +61,24 @@ def test_it_says_what_it_is_serves_and_stops_on_a_signal(number):
     assert not re.search(r"9999\d{12}", event + rest)
 
 
-def test_secrets_that_were_given_are_named_and_not_printed():
-    given = {"OTTU_API_KEY": "fake-api-secret", "OTTU_WEBHOOK_KEYS": "fake-hook-one,fake-hook-two"}
-    result = run("--duration", "0.1", **given)
+def test_the_settings_keys_are_never_taken():
+    result = run("--duration", "0.1", OTTU_API_KEY="fake-real-secret", OTTU_WEBHOOK_KEYS="fake-hook-one,fake-hook-two")
+    assert re.search(r"OTTU_API_KEY=[0-9a-f]{32}\n", result.output)
+    assert "fake-" not in result.output
+
+
+def test_secrets_that_were_given_in_a_file_are_named_and_not_printed(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("fake-api-secret\n")
+    given = ("--api-key-file", str(file), "--webhook-key", "fake-hook")
+    result = run("--duration", "0.1", *given)
     assert result.exit_code == 0
     assert "OTTU_API_KEY  as it was given" in result.output
+    assert "OTTU_WEBHOOK_KEYS  as it was given" in result.output
     assert "fake-" not in result.output
+    assert run("--duration", "0.1", *given, "--api-key", "fake-other").exit_code == 2
+    file.write_text("")
+    assert run("--duration", "0.1", "--api-key-file", str(file)).exit_code == 2
 
 
 def test_secrets_that_are_made_up_are_printed():

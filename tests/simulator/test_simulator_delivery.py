@@ -13,7 +13,7 @@ from ottu.utils.webhooks import (
 )
 
 from cardsync.dev.simulator import Knobs
-from tests.simulator.parties import WEBHOOK_KEY
+from tests.simulator.peers import WEBHOOK_KEY
 
 OWNER = ("sandbox", "customer 1")
 

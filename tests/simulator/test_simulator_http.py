@@ -9,8 +9,8 @@ import pytest
 from ottu import Ottu as OttuSDK
 from ottu.auth import APIKeyAuth
 
-from cardsync.dev.simulator import Knobs
-from tests.simulator.parties import API_KEY, LIST, Ottu
+from cardsync.dev.simulator import Knobs, Simulator
+from tests.simulator.peers import API_KEY, LIST, Ottu
 
 OWNER = ("sandbox", "customer 1/ü%?#")
 
@@ -327,3 +327,25 @@ class TestControl:
         assert answer.status_code == 202
         assert simulator.courier.drain(5)
         assert b"signature" in receiver.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 401),
+        ("127.0.0.1:8100", 401),
+        ("[::1]:8100", 401),
+        ("simulator", 401),
+        ("rebound.example", 421),
+        ("localhost.rebound.example:8100", 421),
+        ("127.0.0.1.rebound.example", 421),
+    ],
+)
+def test_it_answers_to_its_own_names_alone(host, status):
+    with Simulator(hosts=["simulator"]) as simulator:
+        answer = httpx.post(
+            f"{simulator.base_url}/b/pbl/v2/card/",
+            json={"type": "sandbox", "customer_id": "a"},
+            headers={"Host": host, "Authorization": "Api-Key wrong"},
+        )
+    assert answer.status_code == status

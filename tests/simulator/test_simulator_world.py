@@ -107,7 +107,7 @@ def test_a_deleted_card_that_is_saved_again_is_a_new_life_with_the_old_token():
 def test_paying_with_a_card_that_is_gone_fails():
     world, _ = a_world()
     card = world.save_card(*OWNER)
-    world.delete_silently(*OWNER, card.token)
+    world.delete(*OWNER, card.token)
     with pytest.raises(NoSuchCardError):
         world.pay(*OWNER, card.token)
 
@@ -149,29 +149,29 @@ def test_a_restored_world_is_the_same_truth():
     assert other.save_card(*OWNER).label == "card-0003"
 
 
-deeds = st.lists(
+actions = st.lists(
     st.tuples(st.sampled_from(["save", "save_again", "delete", "agree", "end", "wait"]), st.integers(0, 4)),
     max_size=30,
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(deeds, st.sampled_from([0, 3]), st.sampled_from([0, 3]))
+@given(actions, st.sampled_from([0, 3]), st.sampled_from([0, 3]))
 def test_after_all_lags_the_list_is_the_truth_and_no_agreement_hangs_in_the_air(steps, list_lag, delete_lag):
     world, clock = a_world(list_lag_seconds=list_lag, delete_lag_seconds=delete_lag)
-    for deed, n in steps:
+    for action, n in steps:
         tokens = sorted(world.truth(*OWNER))
-        if deed == "save":
+        if action == "save":
             world.save_card(*OWNER)
-        elif deed == "save_again" and world.past_tokens(*OWNER):
+        elif action == "save_again" and world.past_tokens(*OWNER):
             world.save_card(*OWNER, token=world.past_tokens(*OWNER)[0])
-        elif deed == "wait":
+        elif action == "wait":
             clock.now += n
-        elif deed == "end":
+        elif action == "end":
             world.end_agreement("sandbox", f"A{n}")
-        elif tokens and deed == "delete":
+        elif tokens and action == "delete":
             world.delete(*OWNER, tokens[n % len(tokens)])
-        elif tokens and deed == "agree":
+        elif tokens and action == "agree":
             world.pay(*OWNER, tokens[n % len(tokens)], agreement_id=f"A{n}")
     clock.now += 10
     assert shown(world) == world.truth(*OWNER)

@@ -19,9 +19,12 @@ WAYS: Final[Mapping[Target, tuple[str, ...]]] = {
     "beat": ("killed", "paused"),
     "broker": ("gone", "frozen", "emptied"),
     "database": ("killed", "paused", "cut off", "swallowed", "half open"),
-    "ottu": ("gone", "slow", "failing"),
+    "ottu": ("gone", "slow", "failing", "mad", "odd"),  # mad: an empty list for everybody; odd: lists that are none
 }
-LASTS_SECONDS: Final[Mapping[str, tuple[float, float]]] = {"paused past its lease": (8.0, 10.0), "emptied": (0.0, 0.0)}
+LASTS_SECONDS: Final[Mapping[str, tuple[float, float]]] = {
+    "paused past its lease": (8.0, 10.0),
+    "emptied": (0.0, 0.0),
+}
 USUALLY_SECONDS: Final = (1.0, 4.0)
 PAUSE_SECONDS: Final = (3.0, 8.0)  # between two faults of one target
 
@@ -37,7 +40,7 @@ class Fault:
 
 
 def plan(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run of so many seconds, in order; all of them are over by its end."""
+    """The faults of a run of that length, in order; all of them are over by its end."""
     draws = Random(f"soak:{seed}")  # noqa: S311  # a replay, not a secret
     faults: list[Fault] = []
     for target, ways in WAYS.items():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from cardsync.dev.postgres import EmbeddedPostgres
+from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.dev.simulator import Simulator
 from tests.e2e.brokers import Broker
 from tests.e2e.processes import Process
@@ -50,6 +50,8 @@ class Harm:
                 lambda: simulator.turn(latency_seconds=SLOW_SECONDS),
                 lambda: simulator.turn(latency_seconds=0),
             ),
+            ("ottu", "mad"): (lambda: go_mad(simulator), lambda: be_well(simulator)),
+            ("ottu", "odd"): (lambda: simulator.turn(invalid_rate=0.7), lambda: simulator.turn(invalid_rate=0)),
             ("ottu", "failing"): (lambda: simulator.turn(error_rate=0.7), lambda: simulator.turn(error_rate=0)),
         }
 
@@ -100,6 +102,16 @@ class Harm:
     def _start(self, process: Process) -> None:
         process.start()
         self._runs(process)
+
+
+def go_mad(simulator: Simulator) -> None:
+    """Let Ottu answer with an empty list to everybody."""
+    simulator.turn(invalid_rate=1, invalid_body="empty_list")
+
+
+def be_well(simulator: Simulator) -> None:
+    """Let Ottu's lists be right again."""
+    simulator.turn(invalid_rate=0, invalid_body="any")
 
 
 def _stop(process: Process) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import httpx
 
 THREADS: Final = 48
+WAITING_MAX: Final = 1_000
 NO_ANSWER_SECONDS: Final = 5.0  # then the other server is asked; the proxy of the compose file waits for twelve
 SUCCESS: Final = (200, 201)
 
@@ -35,19 +36,19 @@ class Sent:
 
 
 class Senders:
-    """Threads that send what they are given, each body once."""
+    """Threads that send what they are given."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.sent: list[Sent] = []
         self._urls = list(urls)
-        self._bodies: queue.Queue[bytes | None] = queue.Queue()
+        self._bodies: queue.Queue[bytes | None] = queue.Queue(WAITING_MAX)
         self._turn = 0
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(THREADS)]
         for thread in self._threads:
             thread.start()
 
     def send(self, body: bytes) -> None:
-        """Hand a body over; returns at once."""
+        """Hand a body over; waits while too many wait to be sent, so that a run ends when its time is over."""
         self._bodies.put(body)
 
     def close(self) -> None:

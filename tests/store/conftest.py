@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from sqlalchemy import Engine
-
-from tests import factories
 
 
 @pytest.fixture(autouse=True)
-def rows(engine: Engine) -> Iterator[None]:
-    """Bind the factories."""
-    factories.bind(engine)
-    yield
-    factories.unbind()
+def bound_factories(bound_factories: None) -> None:
+    """Every test of this room makes rows."""

@@ -31,12 +31,12 @@ def test_a_draw_reads_a_bounded_number_of_pages_by_their_address(engine: Engine)
     with engine.begin() as connection:
         _many(connection, 20_000)
         (explained,) = connection.execute(
-            text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {audits._DRAW.text}"), {"probes": audits.PROBES}
+            text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {audits._DRAW.text}"), {"tries": audits.TRIES}
         ).scalar_one()
     scans = _nodes(explained["Plan"])
     assert [n["Node Type"] for n in scans if n.get("Relation Name") == "customers"] == ["Tid Scan"]
     (scan,) = [n for n in scans if n["Node Type"] == "Tid Scan"]
-    assert scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] <= 2 * audits.PROBES
+    assert scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] <= 2 * audits.TRIES
 
 
 def test_of_nobody_nobody_is_drawn(engine: Engine) -> None:

@@ -40,6 +40,14 @@ def test_two_customers_may_have_the_same_token() -> None:
     make_card(CustomerFactory(), token="9999000000000001")
 
 
+@pytest.mark.parametrize(
+    "half", ["operator_paused_at = now()", "operator_paused_by = 'x'", "operator_paused_why = 'x'"]
+)
+def test_an_operator_s_pause_is_whole(engine: Engine, half: str) -> None:
+    with engine.begin() as connection, pytest.raises(IntegrityError, match="gate_operator_paused"):
+        connection.execute(text(f"UPDATE cardsync.gate SET {half}"))
+
+
 WRONG_ROWS: dict[str, Callable[[], object]] = {
     "events_settled_holds_no_token": lambda: EventFactory(status="done"),
     "events_ignored_says_why": lambda: EventFactory(status="ignored", token=None, facts=None),

@@ -1,4 +1,4 @@
-"""The feed: gap-free, in commit order, whoever writes, and rung after each commit."""
+"""The feed: gap-free, in commit order, for every writer, and rung after each commit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from cardsync.store import feed as store
 from tests.factories import CustomerFactory, make_card
 
 NEW_CARD = text("""
@@ -132,3 +133,21 @@ def test_the_feed_rings_after_the_commit(engine: Engine, database_url: str) -> N
             add(connection, customer)
         rung = list(listener.notifies(timeout=5, stop_after=1))
     assert [n.channel for n in rung] == ["registry_card_changes"]
+
+
+def test_the_head_is_the_number_of_the_newest_change_for_both_processes(
+    engine: Engine, web_engine: Engine, worker_engine: Engine
+) -> None:
+    def heads() -> set[int]:
+        found = set()
+        for process in (web_engine, worker_engine):
+            with process.connect() as connection:
+                found.add(store.head(connection))
+        return found
+
+    assert heads() == {0}
+    with engine.begin() as connection:
+        customer = CustomerFactory().id
+        add(connection, customer)
+        add(connection, customer)
+    assert heads() == {2}

@@ -1,34 +1,77 @@
-"""Several who migrate at once take turns, and whoever waits for its turn stands in nobody's way."""
+"""Several who migrate at once take turns, and a run that waits for its turn stands in nobody's way, and says what for."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from cardsync import db
-from tests.e2e.processes import until
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from tests.waiting import until
 
 MIGRATE = "import sys; from cardsync import db; db.upgrade(sys.argv[1])"
-ADVISORY_LOCK = 0x63617264
 SECONDS = 60
+TAKE = text("""
+    UPDATE cardsync.migration_lock SET pid = pg_backend_pid(),
+        session_began = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+""")
+MIGRATES = text("""
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'cardsync migrations' AND query ~ 'migration_lock|COMMIT'
+""")
 
 
-def test_whoever_waits_for_its_turn_does_not_hold_up_an_index_that_is_made_concurrently(
+def migrate(database_url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", MIGRATE, database_url], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_that_waits_for_its_turn_does_not_hold_up_an_index_and_says_which_session_it_waits_for(
     database_url: str,
 ) -> None:
-    engine = db.make_engine(database_url, autocommit=True)
+    engine = db.make_engine(database_url, name="the first of two", autocommit=True)
     with engine.connect() as first:
-        first.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-        second = subprocess.Popen([sys.executable, "-c", MIGRATE, database_url])
-        asking = text("""
-            SELECT 1 FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ 'advisory_lock|COMMIT'
-        """)
-        until(lambda: first.execute(asking).scalar_one_or_none(), "the second asks for its turn")
+        first.execute(TAKE)
+        second = migrate(database_url)
+        until(lambda: first.execute(MIGRATES).scalar_one_or_none(), "the second asks for its turn")
         first.execute(text("CREATE INDEX CONCURRENTLY made_meanwhile ON cardsync.events (scheme)"))
         assert second.poll() is None
-        first.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+        pid = first.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        assert second.stderr is not None
+        said = second.stderr.readline()  # after five seconds
+        assert f"session {pid} (the first of two" in said
+        first.execute(text("UPDATE cardsync.migration_lock SET pid = NULL"))
         assert second.wait(SECONDS) == 0
     engine.dispose()
+
+
+def test_the_turn_of_a_run_that_is_gone_is_free(database_url: str, engine: Engine) -> None:
+    first = db.make_engine(database_url, autocommit=True)
+    with first.connect() as connection:
+        connection.execute(TAKE)
+    first.dispose()  # killed: its session ends, and nobody has given the turn back
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT pid IS NOT NULL FROM cardsync.migration_lock")).scalar_one()
+    db.upgrade(database_url)
+
+
+def test_another_session_with_the_same_process_number_holds_no_turn(database_url: str, engine: Engine) -> None:
+    with engine.connect() as alive:
+        alive.execute(TAKE)
+        alive.execute(text("UPDATE cardsync.migration_lock SET session_began = session_began - interval '1 day'"))
+        alive.commit()
+        db.upgrade(database_url)
+
+
+def test_several_that_migrate_an_empty_database_at_once_all_come_to_the_end(postgres: EmbeddedPostgres) -> None:
+    postgres.create_database("first_time")
+    url = postgres.url_for("first_time")
+    try:
+        runs = [migrate(url) for _ in range(3)]
+        assert [run.wait(SECONDS) for run in runs] == [0, 0, 0], [run.stderr and run.stderr.read() for run in runs]
+        engine = db.make_engine(url)
+        assert db.current_revision(engine) == db.newest_revision()
+        engine.dispose()
+    finally:
+        postgres.drop_database("first_time")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import Engine
 
-from tests import factories
-from tests.stories.worlds import Shop
+from tests.stories.shop import Shop
 
 
 @pytest.fixture(autouse=True)
-def rows(engine: Engine) -> Iterator[None]:
-    """Bind the factories."""
-    factories.bind(engine)
-    yield
-    factories.unbind()
+def bound_factories(bound_factories: None) -> None:
+    """Every test of this room makes rows."""
 
 
 @pytest.fixture

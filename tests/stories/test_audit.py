@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from cardsync.audit import AuditPolicy, audit
 from cardsync.errors import OttuFault
 from cardsync.store import audits
+from cardsync.stories.audit import AuditPolicy, audit
 from tests.factories import CustomerFactory
-from tests.stories.worlds import Shop, listed
+from tests.stories.shop import Shop, listed
 
 T1, T2 = "9999000000000001", "9999000000000002"
 POLICY = AuditPolicy(daily_calls=90_000, lists=True)
@@ -32,7 +32,7 @@ def verdicts(shop: Shop) -> list[tuple[str | None, list[str]]]:
 
 @pytest.fixture
 def settled(shop: Shop) -> int:
-    """A customer of whom a list was believed, with one card."""
+    """A customer with one card, after a list that was believed."""
     (customer,) = shop.hint()
     shop.ottu.cards = listed(T1)
     shop.reconcile(customer)

@@ -13,13 +13,14 @@ from sqlalchemy import Engine
 
 from cardsync import db
 from cardsync.core.backoff import LONGEST_OF_A_CUSTOMER_SECONDS
-from cardsync.core.pace import SLOWEST_PER_SECOND
-from cardsync.delete import DeletePolicy, delete
+from cardsync.core.throttle import SLOWEST_PER_SECOND
 from cardsync.errors import CredentialsRefused, InvalidAnswer, OttuFault, OttuThrottled, OttuUnavailable
-from cardsync.reconcile import Result, reconcile
-from cardsync.store import gate
-from tests.stories.desk import DeletingShop, Fault
-from tests.stories.worlds import POLICY
+from cardsync.store.calls import gate
+from cardsync.stories.delete import DeletePolicy, delete
+from cardsync.stories.reconcile import Result, reconcile
+from tests.factories import RING
+from tests.stories.fake_ottu import DeletingShop, Fault
+from tests.stories.shop import POLICY
 
 T1 = "9999000000000001"
 OTHERS = tuple(f"cust-{n}" for n in range(2, 8))
@@ -36,7 +37,7 @@ def state(engine: Engine) -> gate.GateState:
 
 
 def due(shop: DeletingShop, *customer_ids: str) -> list[int]:
-    """Customers of whom a hint was just heard."""
+    """Customers with a hint that has just come."""
     return [shop.hint(customer_id, session_id=customer_id.ljust(40, "0"))[0] for customer_id in customer_ids]
 
 
@@ -79,13 +80,15 @@ def test_an_hour_of_outage_costs_few_calls_and_then_everybody_goes_on(shop: Dele
     assert calm == []
 
 
-def test_while_ottu_is_down_a_sweep_rings_for_a_few_and_then_for_all(shop: DeletingShop) -> None:
+def test_while_ottu_is_down_one_of_many_is_claimed_as_the_probe_and_then_all(shop: DeletingShop) -> None:
     go_down(shop)
     due(shop, *(f"cust-{n}" for n in range(40)))
     shop.later(15)
-    assert len(shop.sweep().customers) == gate.FEW
+    assert len(shop.claim(limit=10)) == 1
+    assert shop.claim(limit=10) == []
     shop.open_gate()
-    assert len(shop.sweep().customers) >= 40 - gate.FEW
+    waiting = 43 - 10 - 10  # of 40 and the three that failed, those that were put off wait for their time
+    assert len(shop.claim()) == waiting
 
 
 def test_one_probe_at_a_time_is_let_through_and_two_workers_share_what_it_finds(
@@ -194,6 +197,47 @@ def test_refused_credentials_are_probed_by_one_call_at_a_time(shop: DeletingShop
     assert shop.execute("SELECT count(reconciled_at)::int FROM cardsync.customers") == [(len(others) + 1,)]
 
 
+# An operator's pause.
+
+
+def operator_pauses(shop: DeletingShop, by: str | None = "Amal") -> None:
+    shop.execute(
+        "UPDATE cardsync.gate SET operator_paused_by = cast(:by AS text),"
+        " operator_paused_at = CASE WHEN cast(:by AS text) IS NOT NULL THEN clock_timestamp() END",
+        by=by,
+    )
+
+
+def test_while_an_operator_pauses_calls_none_is_made_and_all_goes_on_after(shop: DeletingShop) -> None:
+    (card,) = shop.stock(T1)
+    deletion, made = shop.ask(card), shop.desk.lists
+    counted = "SELECT sum(calls)::int AS n FROM cardsync.call_minutes"
+    before = shop.execute(counted)
+    operator_pauses(shop)
+    due(shop, *OTHERS)
+    assert shop.delete(deletion).outcome == "paused"
+    shop.work_for(25 * 3_600, step=900)
+    assert (shop.desk.lists, shop.desk.statuses) == (made, [])
+    assert (shop.show(deletion).status, shop.show(deletion).attempts) == ("pending", 0)
+    waiting = (
+        "SELECT sum(failures)::int AS failures, count(*) FILTER (WHERE last_error LIKE 'CallsPaused%')::int AS told"
+    )
+    found = shop.execute(f"{waiting} FROM cardsync.customers WHERE customer_id = ANY(:ids)", ids=list(OTHERS))
+    assert found == [(0, len(OTHERS))]
+    operator_pauses(shop, by=None)
+    shop.work_for(60)
+    assert shop.show(deletion).status == "done"
+    assert shop.execute("SELECT FROM cardsync.customers WHERE reconciled_at IS NULL") == []
+    assert shop.execute(counted) > before
+
+
+def test_a_list_that_is_under_way_when_an_operator_pauses_calls_is_believed(shop: DeletingShop) -> None:
+    first, second = due(shop, *OTHERS[:2])
+    shop.desk.before["list"] = lambda: operator_pauses(shop)
+    assert shop.look(first).outcome == "unchanged"
+    assert shop.look(second).outcome == "paused"
+
+
 # The pace.
 
 
@@ -267,7 +311,10 @@ def test_ten_calls_that_are_throttled_at_once_shrink_the_pace_once(shop: Deletin
 
 def test_where_sweeps_want_everything_a_hint_and_a_deletion_get_through(shop: DeletingShop) -> None:
     daily_calls = 20
-    lists, deletes = replace(POLICY, daily_calls=daily_calls), DeletePolicy(daily_calls=daily_calls, call_seconds=10.0)
+    lists, deletes = (
+        replace(POLICY, daily_calls=daily_calls),
+        DeletePolicy(RING, daily_calls=daily_calls, call_seconds=10.0),
+    )
 
     def look(customer: int) -> str:
         return reconcile(shop.worker, shop.desk, customer, lists, jitter=0.5).outcome
@@ -292,7 +339,10 @@ def test_a_deletions_proof_may_use_the_reserve_whatever_is_hinted_or_fails_meanw
     spent = shop.execute("SELECT sum(calls)::int AS n FROM cardsync.call_minutes")[0].n
     daily_calls = 10
     shop.execute("UPDATE cardsync.call_minutes SET calls = calls + :n", n=daily_calls - 3 - spent)
-    lists, deletes = replace(POLICY, daily_calls=daily_calls), DeletePolicy(daily_calls=daily_calls, call_seconds=10.0)
+    lists, deletes = (
+        replace(POLICY, daily_calls=daily_calls),
+        DeletePolicy(RING, daily_calls=daily_calls, call_seconds=10.0),
+    )
     assert delete(shop.worker, shop.desk, deletion, deletes, jitter=0.5).outcome == "gone"
     (other,) = due(shop, "cust-2")
     assert reconcile(shop.worker, shop.desk, other, lists, jitter=0.5).outcome == "paused"
@@ -307,7 +357,9 @@ def test_a_deletions_proof_may_use_the_reserve_whatever_is_hinted_or_fails_meanw
 def test_a_call_that_was_counted_too_long_ago_is_not_made(shop: DeletingShop, monkeypatch: pytest.MonkeyPatch) -> None:
     (card,) = shop.stock(T1)
     deletion = shop.ask(card)
-    monkeypatch.setattr("cardsync.delete.COMMIT_SECONDS", 0.0)  # every process is as slow as one that was stopped
+    monkeypatch.setattr(
+        "cardsync.stories.delete.COMMIT_SECONDS", 0.0
+    )  # every process is as slow as one that was stopped
     assert shop.delete(deletion).outcome == "not_done"
     assert (shop.desk.statuses, shop.show(deletion).attempts) == ([], 0)
     monkeypatch.undo()

@@ -18,12 +18,12 @@ from cardsync.errors import (
     OttuUnavailable,
 )
 from cardsync.ottu import CardList
-from cardsync.process import HintPolicy
-from cardsync.reconcile import reconcile
-from cardsync.store import brake
-from cardsync.sweep import SweepPolicy, sweep
-from tests.factories import SECRET, CustomerFactory, make_card
-from tests.stories.worlds import Shop, listed
+from cardsync.store import locks
+from cardsync.store.deletions import requests
+from cardsync.stories.reconcile import reconcile
+from cardsync.stories.sweep import SweepPolicy, sweep
+from tests.factories import CustomerFactory, make_card
+from tests.stories.shop import Shop, listed
 
 T1, T2 = "9999000000000001", "9999000000000002"
 
@@ -163,15 +163,27 @@ def test_a_failed_call_changes_nothing_but_the_next_attempt(shop: Shop, error: E
 
 
 @pytest.mark.parametrize(
-    ("lane", "shortest", "longest"), [("retry", "3 hours", "6 hours"), ("deletion", "7 min", "15 min")]
+    ("lane", "waits", "then", "shortest", "longest"),
+    [
+        ("retry", False, "sweep", "3 hours", "6 hours"),
+        ("deletion", False, "sweep", "3 hours", "6 hours"),
+        ("deletion", True, "deletion", "7 min", "15 min"),
+    ],
 )
 def test_a_customer_that_goes_on_failing_is_backed_off_far_unless_a_deletion_waits(
-    shop: Shop, lane: str, shortest: str, longest: str
+    shop: Shop, lane: str, waits: bool, then: str, shortest: str, longest: str
 ) -> None:
-    customer = CustomerFactory(customer_id="cust-1", dirty=True).id
+    row = CustomerFactory(customer_id="cust-1", dirty=True)
+    customer = row.id
+    if waits:
+        card_id = make_card(row, token=T2).card_id
+        with shop.web.begin() as connection:
+            requests.request(connection, card_id=card_id, requested_by="support")
+        shop.execute("UPDATE cardsync.deletions SET phase = 'calling', called_at = clock_timestamp(), due_at = NULL")
     shop.execute("UPDATE cardsync.customers SET failures = 40, lane = :lane", lane=lane)
     shop.ottu.error = OttuRejected("400", status_code=400)
     shop.reconcile(customer, lane=lane)
+    assert shop.customer().lane == then
     within = "SELECT due_at - clock_timestamp() BETWEEN cast(:a AS interval) AND cast(:b AS interval) FROM cardsync.customers"
     assert shop.execute(within, a=shortest, b=longest) == [(True,)]
 
@@ -284,74 +296,27 @@ def test_an_agreement_follows_the_card_that_newly_claims_it(shop: Shop) -> None:
         assert linked == ([] if owner is None else [(owner,)])
 
 
-def test_the_brake_stops_a_pass_of_sweeps_that_removes_too_much_until_it_is_released(shop: Shop) -> None:
-    shop.policy = replace(shop.policy, brake_floor=2)
-    owners = []
-    for n in range(5):
-        (customer,) = shop.hint(f"cust-{n}")
-        shop.ottu.cards = listed(T1)
-        shop.reconcile(customer)
-        owners.append(customer)
-    shop.ottu.cards = ()
-    for customer in owners:
-        shop.reconcile(customer, lane="sweep")
-    statuses = sorted(s for n in range(5) for s in shop.cards(f"cust-{n}").values())
-    assert statuses == ["active"] * 3 + ["removed"] * 2
-    assert shop.execute("SELECT brake_engaged_at IS NOT NULL FROM cardsync.gate") == [(True,)]
-    assert shop.execute("SELECT count(*)::int FROM cardsync.customers WHERE removals_held") == [(3,)]
-
-
-def test_without_a_card_list_verified_hints_are_the_source(shop: Shop) -> None:
-    shop.hints = HintPolicy(SECRET, believed=True)
-    assert shop.hint() == []
-    assert shop.cards() == {T1: "active"}
-    shop.hint(session_id="b" * 40)
-    assert shop.cards() == {T1: "active"}
-    assert shop.feed() == ["added"]
-
-
-def test_a_sweep_rings_for_what_nobody_picked_up(shop: Shop) -> None:
-    receipt = shop.receive()
-    policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
-    assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
-    shop.execute("UPDATE cardsync.events SET due_at = clock_timestamp() - interval '6 seconds'")
-    assert sweep(shop.worker, policy, fraction=0.0).event_ids == (receipt.event_id,)
-    assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
-
-
-def test_a_sweep_rings_for_a_customer_whose_worker_died(shop: Shop) -> None:
-    (customer,) = shop.hint()
-    policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
-    shop.execute(
-        "UPDATE cardsync.customers SET rung_at = NULL, ticket_no = 99, asked_at = now(), "
-        "lease_until = clock_timestamp() + interval '1 minute'"
-    )
-    assert sweep(shop.worker, policy, fraction=0.0).customers == ()
-    shop.execute("UPDATE cardsync.customers SET lease_until = clock_timestamp() - interval '1 second'")
-    assert sweep(shop.worker, policy, fraction=0.0).customers == (customer,)
-
-
 def test_a_sweep_looks_at_the_stalest_first_and_keeps_its_pace(shop: Shop) -> None:
     policy = SweepPolicy(daily_calls=86_400, look_again_seconds=300, lists=True)
     fresh = CustomerFactory(reconciled_at="now").id
     old = CustomerFactory(reconciled_at="2026-01-02").id
     never = CustomerFactory().id
-    assert sweep(shop.worker, policy, fraction=0.999).customers == ()
+    assert sweep(shop.worker, policy, fraction=0.999) == ()
     shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1.3 seconds'")
-    assert sweep(shop.worker, policy, fraction=0.0).customers == (old,)
+    assert sweep(shop.worker, policy, fraction=0.0) == (old,)
     shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1 hour'")
-    assert sweep(shop.worker, policy, fraction=0.0).customers == (never,)
+    assert sweep(shop.worker, policy, fraction=0.0) == (never,)
     assert fresh
 
 
 def test_two_sweeps_at_once_do_the_work_once(shop: Shop) -> None:
-    shop.receive()
-    shop.execute("UPDATE cardsync.events SET due_at = clock_timestamp() - interval '6 seconds'")
+    customer = CustomerFactory().id
+    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1.3 seconds'")
     policy = SweepPolicy(daily_calls=90_000, look_again_seconds=300, lists=True)
     with shop.engine.begin() as connection:
-        assert brake.try_sweep_lock(connection)
-        assert sweep(shop.worker, policy, fraction=0.0).event_ids == ()
-    assert len(sweep(shop.worker, policy, fraction=0.0).event_ids) == 1
+        assert locks.try_lock(connection, "sweep")
+        assert sweep(shop.worker, policy, fraction=0.0) == ()
+    assert sweep(shop.worker, policy, fraction=0.0) == (customer,)
 
 
 def test_a_list_of_many_pages_renews_its_ticket_before_each_call(shop: Shop) -> None:
@@ -422,23 +387,6 @@ def test_what_the_database_will_not_hold_is_a_failed_call_whose_error_quotes_no_
     assert (result.outcome, shop.customer().failures) == ("failed", 1)
     assert shop.customer().last_error == "InvalidAnswer: the database refuses what was listed (23514)"
     assert T1 not in str(result)
-
-
-def test_without_a_card_list_agreements_follow_the_hints(shop: Shop) -> None:
-    shop.hints = HintPolicy(SECRET, believed=True)
-    for token in (T1, T2):
-        shop.hint(token=token, token_fields={"agreements": ["A"]})
-        linked = shop.execute("SELECT token FROM registry.agreement_cards JOIN registry.card_tokens USING (card_id)")
-        assert linked == [(token,)]
-
-
-def test_without_a_card_list_the_later_received_hint_counts_in_any_order(shop: Shop) -> None:
-    shop.hints = HintPolicy(SECRET, believed=True)
-    old = shop.receive(token_fields={"expiry_year": "26"})
-    new = shop.receive(token_fields={"expiry_year": "39"})
-    for receipt in (new, old):
-        shop.process(receipt)
-    assert shop.execute("SELECT expiry_year FROM registry.cards") == [("39",)]
 
 
 def test_trouble_of_the_database_uses_up_no_attempts_of_a_hint(shop: Shop) -> None:

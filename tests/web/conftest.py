@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
+from werkzeug.test import Client
 
 from cardsync.settings import Settings
-from cardsync.store import keys
-from cardsync.store.keys import SCOPES, Scope
+from cardsync.store.access import keys
+from cardsync.store.access.keys import SCOPES, Scope
 from cardsync.web import create_app
 from tests import payloads
+from tests.web.served import Served
 
 SECRET = "a-secret-key-of-the-tests-32-characters"
 
 
 @dataclass
 class NotingBells:
-    """Notes who was rung for."""
+    """Counts how often was rung."""
 
-    events: list[uuid.UUID] = field(default_factory=list)
-    customers: list[int] = field(default_factory=list)
-    deletions: list[uuid.UUID] = field(default_factory=list)
+    rung: int = 0
+    are_in_vain = False
 
-    def ring_events(self, event_ids: Sequence[uuid.UUID]) -> None:
-        self.events.extend(event_ids)
-
-    def ring_customers(self, customers: Sequence[int]) -> None:
-        self.customers.extend(customers)
-
-    def ring_deletions(self, deletion_ids: Sequence[uuid.UUID]) -> None:
-        self.deletions.extend(deletion_ids)
+    def ring(self) -> None:
+        self.rung += 1
 
 
 @pytest.fixture
@@ -84,6 +78,23 @@ def app(make_app: Callable[..., Flask]) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture(params=["served", "wsgi"])
+def way_in(request: pytest.FixtureRequest) -> str:
+    """How requests come in: through the dispatcher that ``cardsync web`` serves, then through the WSGI application."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make_client(make_app: Callable[..., Flask], way_in: str) -> Callable[..., Client]:
+    """A client of an application as ``make_app`` makes it, by either way in."""
+
+    def make(**overrides: object) -> Client:
+        app = make_app(**overrides)
+        return Client(Served(app) if way_in == "served" else app)
+
+    return make
 
 
 @pytest.fixture

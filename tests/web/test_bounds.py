@@ -14,10 +14,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, event
 
 from cardsync.errors import MalformedBody
-from cardsync.store import keys
-from cardsync.web.guessing import UNKNOWN_A_SECOND, Guesses
-from cardsync.web.intake import EXAMINED_AT_ONCE_BYTES, SMALL_BYTES, Intake
-from cardsync.web.problems import Problem
+from cardsync.store.access import keys
+from cardsync.web.ingest.body import EXAMINED_AT_ONCE_BYTES, SMALL_BYTES, BodyReader
+from cardsync.web.rate_limits import UNKNOWN_A_SECOND, KeyGuessLimiter
+from cardsync.web.responses import Problem
 
 QUERY = {"environment": "sandbox", "customer_id": "cust-1"}
 
@@ -33,43 +33,43 @@ class Sender:
         return self._body
 
 
-def read(intake: Intake, sender: Sender, length: int) -> asyncio.Task[bytes]:
-    return asyncio.ensure_future(intake.take(cast("Any", sender), length, bytes))
+def read(bodies: BodyReader, sender: Sender, length: int) -> asyncio.Task[bytes]:
+    return asyncio.ensure_future(bodies.take(cast("Any", sender), length, bytes))
 
 
 def test_large_bodies_share_a_room_and_small_ones_always_have_some() -> None:
     async def scene() -> None:
-        large, intake = SMALL_BYTES + 1, Intake(large_room_bytes=2 * SMALL_BYTES)
+        large, bodies = SMALL_BYTES + 1, BodyReader(large_room_bytes=2 * SMALL_BYTES)
         first, small = Sender(b"a" * large), Sender(b"b")
-        reading = read(intake, first, large)
+        reading = read(bodies, first, large)
         await asyncio.sleep(0)
         with pytest.raises(Problem) as refused:
-            await read(intake, Sender(b""), large)
+            await read(bodies, Sender(b""), large)
         assert refused.value.code == 503
         small.go.set()
-        assert await read(intake, small, 1) == b"b"
+        assert await read(bodies, small, 1) == b"b"
         first.go.set()
         assert len(await reading) == large
         again = Sender(b"c" * large)
         again.go.set()
-        assert len(await read(intake, again, large)) == large
+        assert len(await read(bodies, again, large)) == large
 
     asyncio.run(scene())
 
 
 def test_a_body_that_does_not_come_gives_its_room_back() -> None:
     async def scene() -> None:
-        large, intake = SMALL_BYTES + 1, Intake(body_seconds=0.01, large_room_bytes=SMALL_BYTES + 1)
+        large, bodies = SMALL_BYTES + 1, BodyReader(body_seconds=0.01, large_room_bytes=SMALL_BYTES + 1)
         for _ in range(2):
             with pytest.raises(MalformedBody, match="did not arrive"):
-                await read(intake, Sender(b""), large)
+                await read(bodies, Sender(b""), large)
 
     asyncio.run(scene())
 
 
 def test_a_large_body_that_takes_long_to_examine_holds_no_small_one_up() -> None:
     async def scene() -> None:
-        intake, go, at_it = Intake(), threading.Event(), threading.Event()
+        bodies, go, at_it = BodyReader(), threading.Event(), threading.Event()
 
         def examine(body: bytes) -> int:
             if len(body) > EXAMINED_AT_ONCE_BYTES:
@@ -81,36 +81,36 @@ def test_a_large_body_that_takes_long_to_examine_holds_no_small_one_up() -> None
         first, small = Sender(b"a" * size), Sender(b"b")
         first.go.set()
         small.go.set()
-        large = asyncio.ensure_future(intake.take(cast("Any", first), size, examine))
+        large = asyncio.ensure_future(bodies.take(cast("Any", first), size, examine))
         await asyncio.to_thread(at_it.wait, 30)
-        assert await intake.take(cast("Any", small), 1, examine) == 1
+        assert await bodies.take(cast("Any", small), 1, examine) == 1
         assert not large.done()
         go.set()
         assert await large == size
-        intake.close()
+        bodies.close()
 
     asyncio.run(scene())
 
 
 def test_unknown_keys_are_looked_up_so_often_a_second_and_known_ones_always() -> None:
     now = [0.0]
-    guesses = Guesses(2, clock=lambda: now[0])
-    assert guesses.may_look_up(b"real")
-    guesses.note(b"real", known=True)
-    assert [guesses.may_look_up(b"%d" % n) for n in range(3)] == [True, True, False]
-    assert guesses.may_look_up(b"real")
+    key_guesses = KeyGuessLimiter(2, clock=lambda: now[0])
+    assert key_guesses.may_look_up(b"real")
+    key_guesses.note(b"real", known=True)
+    assert [key_guesses.may_look_up(b"%d" % n) for n in range(3)] == [True, True, False]
+    assert key_guesses.may_look_up(b"real")
     now[0] = 1.0
-    assert guesses.may_look_up(b"guess")
-    guesses.note(b"real", known=False)  # revoked
-    assert guesses.may_look_up(b"real")  # like any other from here on
-    assert not guesses.may_look_up(b"real")
+    assert key_guesses.may_look_up(b"guess")
+    key_guesses.note(b"real", known=False)  # revoked
+    assert key_guesses.may_look_up(b"real")  # like any other from here on
+    assert not key_guesses.may_look_up(b"real")
 
 
 def test_keys_tried_at_random_cost_few_look_ups_and_no_real_key_anything(
     app: Flask, client: FlaskClient, bearer: Callable[..., dict[str, str]], web_engine: Engine
 ) -> None:
     real, looked_up = bearer(), []
-    app.extensions["cardsync"] = replace(app.extensions["cardsync"], guesses=Guesses(clock=lambda: 0.0))
+    app.extensions["cardsync"] = replace(app.extensions["cardsync"], key_guesses=KeyGuessLimiter(clock=lambda: 0.0))
     assert client.get("/v1/cards", query_string=QUERY, headers=real).status_code == 200
 
     @event.listens_for(web_engine, "before_cursor_execute")

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 import psutil
 
 from cardsync.cli.web import CONNECTIONS
-from cardsync.web.steadylog import LINES_A_SECOND
+from cardsync.web.rate_limits import LINES_A_SECOND
 from tests import payloads
 from tests.web.test_server import Server, ask, environ, start
 

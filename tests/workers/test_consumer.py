@@ -8,7 +8,7 @@ import kombu.utils.functional
 import pytest
 from kombu.exceptions import OperationalError
 
-from cardsync.dev.ports import free_port
+from cardsync.dev.servers.ports import free_port
 from cardsync.settings import Settings
 from workers.app import create_app
 from workers.consumer import RETRY_SECONDS, PlainConsumer
@@ -17,7 +17,7 @@ from workers.consumer import RETRY_SECONDS, PlainConsumer
 def test_a_broker_that_was_away_for_long_is_tried_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(Settings.model_validate({"broker_url": f"redis://127.0.0.1:{free_port()}/0"}))
+    app = create_app(Settings.model_validate({"broker_url": f"redis://127.0.0.1:{free_port()}/0"}), "0123456789")
     app.conf.broker_connection_max_retries = 20
     monkeypatch.setattr(kombu.utils.functional, "sleep", lambda _: None)  # what would be waited is told in the log
     with pytest.raises(OperationalError):

@@ -1,17 +1,20 @@
-"""Ottu's two endpoints over the world: what they check, and what they answer on a good day.
+"""Ottu's endpoints: what they check, and what they answer when nothing fails.
 
-What comes before and after (credentials, faults, held calls) is the desk's.
+The desk does what comes before and after: credentials, faults, held calls.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, cast, get_args
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from cardsync.dev.simulator import inquiry
 from cardsync.dev.simulator.cards import Environment
 from cardsync.dev.simulator.desk import BadRequestError, Desk, as_json, detail
 from cardsync.dev.simulator.world import World
@@ -24,7 +27,7 @@ _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """A list request that is in order."""
+    """A valid list request."""
 
     environment: Environment
     customer_id: str
@@ -32,11 +35,16 @@ class ListRequest:
     agreement_id: str | None
 
 
-def create_app(desk: Desk) -> Flask:
-    """Build the application with Ottu's two endpoints; ``control.mount`` adds the stand-in's own."""
+def create_app(desk: Desk, hosts: Collection[str] = ("localhost",)) -> Flask:
+    """Build the application with Ottu's endpoints; ``control.mount`` adds the stand-in's own.
+
+    It answers to these names and to plain addresses alone. A page in the developer's browser can make a name of its own mean
+    127.0.0.1 (DNS rebinding), and would then be let in to the controls.
+    """
     app = Flask("ottu-stand-in", static_folder=None)
+    app.before_request(lambda: None if _is_ours(request.host, hosts) else detail("Unknown host.", 421))
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.url_map.merge_slashes = False  # a redirect would repeat the token
+    app.url_map.merge_slashes = False  # a redirect would show the token once more
 
     @app.post(LIST_PATH)
     def list_cards() -> Response:
@@ -66,6 +74,8 @@ def create_app(desk: Desk) -> Flask:
 
         return desk.serve("delete", environment, customer_id, work)
 
+    inquiry.mount(app, desk, _body)
+
     @app.errorhandler(HTTPException)
     def as_ottu_says(error: HTTPException) -> Response:
         if error.code == 405:
@@ -75,8 +85,18 @@ def create_app(desk: Desk) -> Flask:
     return app
 
 
+def _is_ours(host: str, hosts: Collection[str]) -> bool:
+    name, _, port = host.rpartition(":")
+    bare = (name if name and port.isdigit() else host).removeprefix("[").removesuffix("]").lower()
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return bare in hosts
+    return True
+
+
 def read_list_request(body: dict[str, Any]) -> ListRequest:
-    """Check the body of a list request. Raises ``BadRequestError`` with all field errors at once."""
+    """Check the body of a list request. Raises ``BadRequestError`` with the errors of all fields."""
     wrong = _wrong_owner(body)
     pg_codes, agreement_id = body.get("pg_codes"), body.get("agreement_id")
     if pg_codes is not None and not isinstance(pg_codes, list):
@@ -106,9 +126,7 @@ def _wrong_owner(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body() -> dict[str, Any]:
-    """Read a JSON or a form body. Raises ``BadRequestError``: 415 for any other media type, 400 for what is
-    no object.
-    """
+    """Read a JSON or a form body. Raises ``BadRequestError``: 415 for any other media type, 400 for a body that is no object."""
     if request.mimetype in _FORMS:
         fields: dict[str, Any] = request.form.to_dict()
         if "pg_codes" in fields:
@@ -131,8 +149,7 @@ def _listed(world: World, asked: ListRequest) -> Response:
         cards = [{**card, "undocumented": {"nested": [1, None]}, "x_flag": True} for card in cards]
     if world.knobs.list_shape == "pages":
         return as_json(_page(cards, world.knobs.page_size))
-    # One object can only say one card; with none or several even a gateway that answers objects must answer a
-    # list.
+    # One object can only be one card: with none or several, even a gateway that answers with objects must answer with a list.
     return as_json(cards[0] if world.knobs.list_shape == "object" and len(cards) == 1 else cards)
 
 

@@ -1,7 +1,7 @@
-"""What was asked of the stand-in, call by call, and the gates at which a test can hold a call.
+"""A record of each call to the stand-in, and the gates at which a test can hold a call.
 
-The rules: a call is recorded when it arrives, so that one that hangs counts too; no record holds a token.
-Bounded: the oldest records give way.
+Rules: a call is recorded when it arrives, so that a call that hangs counts too. No record contains a token. The number of records
+is bounded: the oldest are dropped.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-Endpoint = Literal["list", "delete"]
-# Where a call can be held: as it arrives, or with its answer made and not yet sent.
-Point = Literal["list:before", "list:after", "delete:before", "delete:after"]
-POINTS: Final[tuple[Point, ...]] = ("list:before", "list:after", "delete:before", "delete:after")
+Endpoint = Literal["list", "delete", "inquiry"]
+# Where a call can be held: when it arrives, or when its answer is ready and not yet sent.
+Point = Literal["list:before", "list:after", "delete:before", "delete:after", "inquiry:before", "inquiry:after"]
+POINTS: Final[tuple[Point, ...]] = get_args(Point)
 
 MAX_KEPT: Final = 100_000
 DAY_SECONDS: Final = 86_400
-MAX_HELD_SECONDS: Final = 600  # a call that nobody releases goes on
+MAX_HELD_SECONDS: Final = 600  # then a held call continues by itself
 
 
 @dataclass(slots=True)
 class Call:
-    """One call. Times are those of the stand-in's clock; ``status`` is None while it runs and if it got no
-    answer.
-    """
+    """One call. Times are of the stand-in's clock. ``status`` is None while the call runs, and if it got no answer."""
 
     number: int
     endpoint: Endpoint
@@ -77,7 +75,7 @@ class CallLog:
         customer_id: str | None = None,
         since: float | None = None,
     ) -> list[Call]:
-        """Calls that match, oldest first; ``since`` is a time of the stand-in's clock."""
+        """Matching calls, oldest first; ``since`` is a time of the stand-in's clock."""
         with self._lock:
             return [
                 call
@@ -90,7 +88,7 @@ class CallLog:
 
 
 class Gates:
-    """Points at which calls wait while they are held."""
+    """Points at which a test can make calls wait."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -98,12 +96,12 @@ class Gates:
         self._waiting: Counter[Point] = Counter()
 
     def hold(self, point: Point) -> None:
-        """Hold every call that reaches the point from now on."""
+        """From now on, hold every call that reaches the point."""
         with self._changed:
             self._held.add(point)
 
     def release(self, *points: Point) -> None:
-        """Let calls go on at these points, or at all."""
+        """Let calls continue at these points; at all points if none is named."""
         with self._changed:
             self._held -= set(points or POINTS)
             self._changed.notify_all()

@@ -1,6 +1,6 @@
-"""A card as the stand-in holds it: a frozen value, and how one is invented.
+"""A card of the stand-in: a frozen value, and the functions that invent one.
 
-The rule: pure; the card prints without its token, and its ``label`` is what logs and live lines call it.
+Rules: pure. A printed card does not show its token; logs and live lines use its ``label``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ FACTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimCard:
-    """A card as Ottu holds it. ``label`` is the stand-in's own name for it, fit for a log; the token is not
-    printed.
-    """
+    """A card at Ottu. ``label`` is the stand-in's own name for it, fit for a log; the token is not printed."""
 
     environment: Environment
     customer_id: str
@@ -45,7 +43,7 @@ class SimCard:
     agreements: tuple[str, ...] = ()
 
     def as_listed(self) -> dict[str, Any]:
-        """The card as the list shows it: the fields of schema ``Card``, in its order."""
+        """The card as the list shows it: the fields of Ottu's schema ``Card``, in their order."""
         names = (
             *(
                 "brand",
@@ -71,7 +69,7 @@ def draw_token(draws: Random) -> str:
 
 
 def draw_facts(draws: Random) -> dict[str, Any]:
-    """The facts of an invented card. The year is far off, so that a run does not depend on today."""
+    """The facts of an invented card. It expires in a distant year, so that a run does not depend on the date."""
     pg_code, pg_name = draws.choice(_GATEWAYS)
     return {
         "brand": draws.choice(_BRANDS),
@@ -86,9 +84,7 @@ def draw_facts(draws: Random) -> dict[str, Any]:
 
 
 def refuse_unknown(facts: dict[str, Any]) -> None:
-    """Raise ``TypeError`` for what is no fact: a card's identity does not change, and agreements have their
-    own verbs.
-    """
+    """Raise ``TypeError`` for a name that is no fact: an identity cannot change, and agreements have methods of their own."""
     for name in facts:
         if name not in FACTS:
             raise TypeError(f"a card has no fact named {name!r}")

@@ -1,9 +1,9 @@
-"""How Ottu sends its webhooks: once, and again only after a time-out; and how that goes wrong by the knobs.
+"""Send webhooks as Ottu does: once, and again only after a time-out; the knobs make that go wrong.
 
-The rules: any answer is final, 200 and 201 being success, and so is a refused or broken connection: only a
-time-out is retried. What is decided at random (drop, double, hold back) is decided when a body is handed
-over, in that order, so a seed replays it. One heap of due jobs and a few threads: waiting for a retry
-occupies no thread. Bounded: a full heap makes the sender wait.
+Rules: every answer is final (200 and 201 are success), and so is a refused or broken connection; only a time-out is retried.
+Random decisions (drop, duplicate, hold back) are made when a body is handed over, in that order, so that a seed replays them.
+There is one heap of due jobs and a few threads: a job that waits for a retry uses no thread. The heap is bounded: when it is
+full, the sender waits.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from typing import Final, Literal
 
 import httpx
 
+from cardsync.dev.simulator.handlers import Address
 from cardsync.dev.simulator.knobs import Knobs
 
 Outcome = Literal["delivered", "refused", "timed_out", "unreachable", "dropped"]
 
-# Ottu's User-Agent imitates a browser; so does ours, or a receiver that filters robots would pass unseen.
+# Ottu's User-Agent imitates a browser. So does ours, to find a receiver that filters robots.
 USER_AGENT: Final = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
 )
 MAX_PENDING: Final = 10_000
-MAX_KEPT: Final = 100_000  # deliveries that are remembered
+MAX_KEPT: Final = 100_000  # deliveries that are kept
 SUCCESS: Final = (200, 201)
-MAX_WORD: Final = 20  # characters that are kept of a receiver's word
+MAX_WORD: Final = 20  # characters of the receiver's `status` that are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How one notification ended. ``number`` counts notifications; a duplicate has the number of its
-    original.
-    """
+    """How one notification ended. ``number`` counts notifications; a duplicate has the number of its original."""
 
     number: int
     label: str
@@ -48,7 +47,8 @@ class Delivery:
     attempts: int
     seconds: float  # from the first attempt to the end
     duplicate: bool
-    answer: str | None = None  # the receiver's own word, where its answer has a `status`
+    handler: str = "configured"  # who it was sent to, in the words of ``handlers``
+    answer: str | None = None  # the receiver's `status`, if its answer has one
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class _Job:
     number: int
     label: str
     body: bytes
+    address: Address
     duplicate: bool
     future: Future[Delivery]
     attempts: int = 0
@@ -63,20 +64,16 @@ class _Job:
 
 
 class Courier:
-    """Sends webhooks to ``url``; without one, each counts as dropped. ``close()`` ends it; pending futures
-    are cancelled.
-    """
+    """Sends webhooks; one without a URL counts as dropped. ``close()`` ends it and cancels pending futures."""
 
     def __init__(
         self,
-        url: str | None,
         knobs: Callable[[], Knobs],
         seed: int,
         *,
         on_delivery: Callable[[Delivery], None] | None = None,
         workers: int = 16,
     ) -> None:
-        self.url = url
         self._knobs = knobs
         self._draws = Random(f"{seed}:delivery")  # noqa: S311  # a replay, not a secret
         self._on_delivery = on_delivery
@@ -89,8 +86,8 @@ class Courier:
         self._in_hand = 0
         self._closed = False
         self._ended: deque[Delivery] = deque(maxlen=MAX_KEPT)
-        # Ottu does not verify the merchant's certificate by default. No proxy of the environment: the
-        # receiver is near.
+        # Ottu does not verify the merchant's certificate by default. No proxy of the environment: the receiver
+        # is on this machine or near it.
         self._client = httpx.Client(
             verify=False,  # noqa: S501
             trust_env=False,
@@ -98,22 +95,22 @@ class Courier:
             limits=httpx.Limits(max_connections=workers),
         )
 
-    def send(self, body: bytes, label: str) -> Future[Delivery]:
-        """Hand over a body; the future tells how it ended. Waits while ``MAX_PENDING`` are under way."""
+    def send(self, body: bytes, label: str, address: Address) -> Future[Delivery]:
+        """Hand over a body; the future returns how it ended. Waits while ``MAX_PENDING`` bodies are under way."""
         knobs, future = self._knobs(), Future[Delivery]()
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._due) < MAX_PENDING)
-            job = _Job(next(self._numbers), label, body, False, future)
-            # All three are drawn each time, so that turning one knob does not shift the draws of the others.
+            job = _Job(next(self._numbers), label, body, address, False, future)
+            # All are drawn each time, so that changing one knob does not shift the draws of the others.
             drop, double, hold, held_for = (self._draws.random() for _ in range(4))
             if self._closed:
                 future.cancel()
                 return future
-            if self.url is not None and drop >= knobs.webhook_drop_rate:
+            if address.url is not None and drop >= knobs.webhook_drop_rate:
                 delay = held_for * knobs.webhook_reorder_seconds if hold < knobs.webhook_reorder_rate else 0.0
                 self._put(job, delay)
                 if double < knobs.webhook_duplicate_rate:
-                    self._put(_Job(job.number, label, body, True, Future()), delay)
+                    self._put(_Job(job.number, label, body, address, True, Future()), delay)
                 return future
         self._end(job, "dropped", None)
         return future
@@ -124,12 +121,12 @@ class Courier:
             return list(self._ended)
 
     def drain(self, timeout_seconds: float) -> bool:
-        """Wait until nothing is under way, retries included; tell whether that came about in time."""
+        """Wait until nothing is under way, retries included; tell whether that happened in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._due and not self._in_hand, timeout_seconds)
 
     def close(self) -> None:
-        """Stop sending: what is under way may end, what waits is cancelled."""
+        """Stop sending: running attempts may end, waiting ones are cancelled."""
         with self._changed:
             self._closed = True
             waiting, self._due = self._due, []
@@ -137,7 +134,7 @@ class Courier:
         for _, _, job in waiting:
             job.future.cancel()
         for thread in self._threads:
-            thread.join(timeout=1)  # one may still wait for an answer; it is a daemon and owns nothing
+            thread.join(timeout=1)  # a thread may still wait for an answer; it is a daemon and owns nothing
         self._client.close()
 
     def _put(self, job: _Job, delay_seconds: float) -> None:
@@ -172,7 +169,7 @@ class Courier:
         job.began_at = job.began_at or time.monotonic()
         job.attempts += 1
         try:
-            answer = self._client.post(self.url or "", content=job.body, timeout=knobs.webhook_timeout_seconds)
+            answer = self._client.post(job.address.url or "", content=job.body, timeout=knobs.webhook_timeout_seconds)
         except httpx.TimeoutException:
             with self._changed:
                 if job.attempts < knobs.webhook_attempts and not self._closed:
@@ -183,11 +180,12 @@ class Courier:
             self._end(job, "unreachable", None)
         else:
             outcome: Outcome = "delivered" if answer.status_code in SUCCESS else "refused"
-            self._end(job, outcome, answer.status_code, _word(answer))
+            self._end(job, outcome, answer.status_code, _status_word(answer))
 
     def _end(self, job: _Job, outcome: Outcome, status: int | None, word: str | None = None) -> None:
         seconds = time.monotonic() - job.began_at if job.began_at else 0.0
-        delivery = Delivery(job.number, job.label, outcome, status, job.attempts, seconds, job.duplicate, word)
+        facts = (job.attempts, seconds, job.duplicate, job.address.handler, word)
+        delivery = Delivery(job.number, job.label, outcome, status, *facts)
         with self._changed:
             self._ended.append(delivery)
         if job.future.set_running_or_notify_cancel():
@@ -196,8 +194,8 @@ class Courier:
             self._on_delivery(delivery)
 
 
-def _word(answer: httpx.Response) -> str | None:
-    """What the receiver says became of it. Ottu reads no body; this is for whoever watches."""
+def _status_word(answer: httpx.Response) -> str | None:
+    """The ``status`` in the receiver's answer. Ottu reads no body; the live lines show it."""
     try:
         word = answer.json()["status"]
     except (ValueError, LookupError, TypeError):

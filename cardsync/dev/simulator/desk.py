@@ -1,9 +1,7 @@
-"""How every call is answered, whatever it asks for: what comes before the request itself, and what may spoil
-the answer.
+"""The steps of every call, whatever it asks for: what comes before the request itself, and the faults in the answer.
 
-The order of things in a call: it takes its time; it may be held; the credentials; the allowance of calls; a
-fault that strikes before; the request itself; a fault that strikes after; it may be held again. Errors have
-Ottu's bodies. A token stands in the URL of a deletion, so nothing here logs a URL.
+The order: latency; a gate; the credentials; the limit of calls; a fault before the effect; the request itself; a fault after the
+effect; a second gate. Errors have Ottu's bodies. The URL of a deletion contains a token, so nothing here logs a URL.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from cardsync.dev.simulator.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What is accepted: a key, and a user's name and password if there are any."""
+    """The accepted credentials: a key, and a user's name and password if there are any."""
 
     api_key: str = field(repr=False)
     username: str | None = None
@@ -50,7 +48,7 @@ class Credentials:
 
 
 class BadRequestError(Exception):
-    """A request that is not in order; ``body`` and ``status`` are the answer."""
+    """An invalid request; ``body`` and ``status`` are the answer."""
 
     def __init__(self, body: dict[str, Any], status: int = 400) -> None:
         super().__init__(status)
@@ -59,7 +57,7 @@ class BadRequestError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """Everything that answers share."""
+    """What all answers share."""
 
     world: World
     credentials: Credentials
@@ -69,7 +67,7 @@ class Desk:
     stopping: threading.Event
 
     def serve(self, endpoint: Endpoint, environment: str, customer_id: str, work: Callable[[], Response]) -> Response:
-        """Answer one call: ``work`` does what was asked, or raises ``BadRequestError``."""
+        """Answer one call: ``work`` does the request itself, or raises ``BadRequestError``."""
         with self.calls.recording(endpoint, environment, customer_id) as call:
             knobs = self.world.knobs
             self.stopping.wait(self.faults.latency_seconds(knobs))
@@ -116,7 +114,7 @@ class Desk:
             self.stopping.wait(knobs.hang_seconds)
         connection = request.environ.get("werkzeug.socket")
         if isinstance(connection, socket.socket):
-            with contextlib.suppress(OSError):  # the caller gave up first
+            with contextlib.suppress(OSError):  # the caller closed it first
                 connection.shutdown(socket.SHUT_RDWR)
         return detail("no answer", 504)
 
@@ -136,7 +134,7 @@ class Desk:
 def _truncated(response: Response) -> Response:
     whole = response.get_data()
     short = Response(whole[: len(whole) // 2], status=response.status_code, mimetype="application/json")
-    # Set afterwards: making a response counts its body. The connection closes, so the rest cannot come.
+    # Set afterwards: making a response counts its body. The connection closes, so the rest never comes.
     short.headers["Content-Length"] = str(len(whole))
     return short
 

@@ -1,7 +1,7 @@
-"""Which fault strikes a call, and the bodies that are not to be believed.
+"""The fault of each call, and the invalid bodies.
 
-The rules: a call has at most one fault. A script (the next calls' faults, in order) comes before chance.
-Chance is seeded; which call meets which draw depends on the order in which calls arrive.
+Rules: a call has at most one fault. A script (the faults of the next calls, in order) comes before chance. Chance is seeded; the
+order in which calls arrive decides which call gets which draw.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Fault = Literal["none", "throttle", "error", "hang", "cut", "truncated", "invali
 FAULTS: Final[tuple[Fault, ...]] = (
     *("none", "throttle", "error", "hang", "cut", "truncated", "invalid", "transient_404"),
 )
-# What has no meaning for an endpoint leaves its calls alone: a deletion has no body to spoil, a list is never
-# a 404.
+# A fault without a meaning for an endpoint does nothing there: a deletion has no body to spoil, a list is never a 404.
 _UNFIT: Final[dict[Endpoint, tuple[Fault, ...]]] = {
     "list": ("transient_404",),
     "delete": ("truncated", "invalid"),
+    "inquiry": ("transient_404", "invalid"),
 }
 
 _ANY_BODY: Final[tuple[InvalidBody, ...]] = (
@@ -32,17 +32,15 @@ HUGE_BYTES: Final = 32 * 1_048_576  # more than any list of cards
 
 
 class Faults:
-    """Decides, call by call."""
+    """Decides on the fault of each call."""
 
     def __init__(self, seed: int) -> None:
         self._lock = threading.Lock()
         self._draws = Random(f"{seed}:faults")  # noqa: S311  # a replay, not a secret
-        self._script: dict[Endpoint, deque[Fault]] = {"list": deque(), "delete": deque()}
+        self._script: dict[Endpoint, deque[Fault]] = {"list": deque(), "delete": deque(), "inquiry": deque()}
 
     def script(self, endpoint: Endpoint, *faults: Fault) -> None:
-        """The next calls of this endpoint meet these faults, one each. Raises ``ValueError`` for an unfit
-        one.
-        """
+        """The next calls of this endpoint have these faults, one each. Raises ``ValueError`` for a fault that it cannot have."""
         for fault in faults:
             if fault not in FAULTS or fault in _UNFIT[endpoint]:
                 raise ValueError(f"{fault!r} is no fault of {endpoint}")
@@ -50,7 +48,7 @@ class Faults:
             self._script[endpoint].extend(faults)
 
     def next(self, endpoint: Endpoint, knobs: Knobs) -> Fault:
-        """Return the fault of the call at hand."""
+        """Return the fault of the current call."""
         with self._lock:
             if self._script[endpoint]:
                 return self._script[endpoint].popleft()
@@ -70,22 +68,22 @@ class Faults:
         return "transient_404" if endpoint == "delete" and transient < knobs.transient_404_rate else "none"
 
     def latency_seconds(self, knobs: Knobs) -> float:
-        """Return how long the call at hand takes."""
+        """Return how long the current call takes."""
         with self._lock:
             return knobs.latency_seconds + knobs.latency_jitter_seconds * self._draws.random()
 
     def invalid_kind(self, knobs: Knobs) -> InvalidBody:
-        """Return what is wrong with the body at hand."""
+        """Return what is wrong with the current body."""
         with self._lock:
             return self._draws.choice(_ANY_BODY) if knobs.invalid_body == "any" else knobs.invalid_body
 
 
 def invalid_value(kind: InvalidBody, cards: list[dict[str, Any]]) -> Any:
-    """Return JSON of a right kind of answer's wrong shape. ``html``, ``half``, ``empty`` and ``huge`` are no
-    such thing.
-    """
+    """Return a JSON answer of the wrong shape. ``html``, ``half``, ``empty`` and ``huge`` are not made of JSON."""
     card: dict[str, Any] = cards[0] if cards else {"token": "9999000000000000", "brand": None}
     match kind:
+        case "empty_list":
+            return []
         case "null":
             return None
         case "text":

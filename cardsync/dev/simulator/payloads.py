@@ -1,14 +1,15 @@
-"""What Ottu says: the bodies of its webhooks, signed by its own SDK's functions.
+"""The bodies of Ottu's webhooks, signed by the functions of Ottu's own SDK.
 
-The rules: pure; randomness and time are arguments. Every body carries the personal data that Ottu's carry,
-all of it invented and unmistakable (``FAKE_PERSONAL_DATA``), so that a test can search a database or a log
-for what must not be there.
+Rules: pure; randomness and time are arguments. Every body contains the same kinds of personal data as Ottu's. All of it is
+invented and easy to recognise (``FAKE_PERSONAL_DATA``), so that a test can search a database or a log for data that must not be
+there.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal
@@ -21,8 +22,22 @@ from cardsync.dev.simulator.knobs import Scheme
 Result = Literal["success", "failed", "pending", "canceled", "error", "cod"]
 PaymentType = Literal["one_off", "auto_debit", "save_card"]
 Operation = Literal["refund", "void", "capture"]
+Terms = Literal["all", "some", "none"]
+TERMS: Final = (
+    *(
+        "type",
+        "frequency",
+        "amount_variability",
+        "start_date",
+        "expiry_date",
+        "cycle_interval_days",
+        "total_cycles",
+        "seller",
+    ),
+)
+YEAR: Final = dt.timedelta(days=365)
 
-# The state that goes with a result where the caller names none.
+# The state for each result, if the caller names none.
 STATES: Final[dict[Result, str]] = {
     "success": "paid",
     "failed": "failed",
@@ -60,7 +75,7 @@ FAKE_PERSONAL_DATA: Final[tuple[str, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """What stays the same in all events of one payment."""
+    """The facts that all events of one payment share."""
 
     environment: Environment
     customer_id: str
@@ -92,9 +107,9 @@ def payment_event(
     result: Result = "success",
     state: str | None = None,
     card: SimCard | None = None,
-    agreement_id: str | None = None,
+    agreement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return an unsigned payment event; it names ``card`` if the payer saved or used one."""
+    """Return an unsigned payment event; it names ``card`` if there is one, and the agreement (``agreement_of``)."""
     pg_code, pg_name = (card.pg_code, card.pg_name) if card else ("mpgs-fake", "mpgs")
     paid = purchase.amount if result == "success" else "0.000"
     event: dict[str, Any] = {
@@ -129,11 +144,28 @@ def payment_event(
         "timestamp_utc": _timestamp(at),
         "voided_amount": 0,
     }
-    if agreement_id is not None:
-        event["agreement"] = {"id": agreement_id, "type": "recurring", "frequency": "monthly"}
+    if agreement is not None:
+        event["agreement"] = dict(agreement)
     if card is not None:
         event["token"] = card.as_hint()
     return event
+
+
+def agreement_of(agreement_id: str, at: dt.datetime, said: Terms, terms: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event says of an agreement: the given terms in place of the invented ones, for as much as is ``said``."""
+    invented: dict[str, Any] = {
+        "type": "recurring",
+        "frequency": "monthly",
+        "amount_variability": "fixed",
+        "start_date": at.strftime("%d/%m/%Y"),
+        "expiry_date": (at + YEAR).strftime("%d/%m/%Y"),
+        "cycle_interval_days": 30,
+        "total_cycles": 12,
+    }
+    if "frequency" in terms:
+        del invented["cycle_interval_days"]
+    shown = {"all": tuple(TERMS), "some": ("type", "frequency"), "none": ()}[said]
+    return {"id": agreement_id, **{name: value for name, value in {**invented, **terms}.items() if name in shown}}
 
 
 def operation_event(
@@ -164,14 +196,14 @@ def operation_event(
 
 
 def sparse(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the event with a card hint that says no more than whose token it is."""
+    """Return the event with a card hint that has only the token and its customer."""
     if "token" not in event:
         return event
     return {**event, "token": {name: event["token"][name] for name in ("token", "customer_id")}}
 
 
 def with_extra_fields(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the event with fields that nobody documents, in the card hint too."""
+    """Return the event with undocumented fields, in the card hint too."""
     extra = {"undocumented": {"nested": [1, None, "x"]}, "x_flag": True}
     hint = {"token": {**event["token"], **extra}} if "token" in event else {}
     return {**event, **hint, **extra}
@@ -184,7 +216,7 @@ def sign(event: dict[str, Any], key: str, scheme: Scheme = "standard") -> dict[s
 
 
 def body(event: dict[str, Any]) -> bytes:
-    """Return the bytes that are sent: plain ASCII JSON, whose length no proxy misreads."""
+    """Return the bytes to send: plain ASCII JSON, so that bytes and characters count the same."""
     return json.dumps(event).encode("ascii")
 
 

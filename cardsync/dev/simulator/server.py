@@ -1,8 +1,8 @@
-"""``Simulator``: the stand-in as a whole, on a real port, in threads of this process.
+"""``Simulator``: the whole stand-in, on a real port, in threads of this process.
 
-Use it as a context manager, or call ``start()`` and ``stop()``. After ``stop()`` nothing answers, not even on
-connections that a client kept. With a ``state_file`` the cards outlive the process: a registry that kept its
-data would otherwise find, at the next start, that all its cards are gone.
+Use it as a context manager, or call ``start()`` and ``stop()``. After ``stop()`` nothing answers, not even on connections that a
+client kept open. With a ``state_file`` the cards outlive the process. Without it, a registry that kept its data would find at the
+next start that all its cards are gone.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -30,17 +30,19 @@ from cardsync.dev.simulator.checkout import Checkout
 from cardsync.dev.simulator.delivery import Courier, Delivery
 from cardsync.dev.simulator.desk import Credentials, Desk
 from cardsync.dev.simulator.faults import Fault, Faults
+from cardsync.dev.simulator.handlers import Handlers
 from cardsync.dev.simulator.knobs import Knobs
 from cardsync.dev.simulator.shoppers import EPOCH, ShopperEvent, Shoppers
 from cardsync.dev.simulator.world import World
+from cardsync.files import write_private
 
-# How much of the world a SIGKILL may cost: the registry then sees cards vanish, which it must bear anyway.
+# The last second before a SIGKILL may be lost: the registry then sees cards disappear, which it must handle anyway.
 KEEP_SECONDS: Final = 1.0
 BACKLOG: Final = 128  # connections that wait to be accepted: more than a deployment's workers
 
 
 class Simulator:
-    """Ottu's stand-in. Attributes for tests: ``world``, ``faults``, ``gates``, ``shoppers``, ``courier``."""
+    """The stand-in for Ottu. Attributes for tests: ``world``, ``faults``, ``gates``, ``shoppers``, ``courier``, ``handlers``."""
 
     def __init__(
         self,
@@ -50,10 +52,13 @@ class Simulator:
         webhook_key: str | None = None,
         webhook_url: str | None = None,
         *,
+        plugin_urls: Mapping[str, str] | None = None,
+        operations_url: str | None = None,
         username: str | None = None,
         password: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        hosts: Sequence[str] = (),
         customers: int = 20,
         rate: float = 0.0,
         on_event: Callable[[ShopperEvent], None] | None = None,
@@ -66,11 +71,13 @@ class Simulator:
         self.webhook_key = webhook_key or secrets.token_hex(16)
         self.world: World = World(knobs or Knobs(), clock, seed)
         self.faults, self.gates = Faults(seed), Gates()
-        self.courier = Courier(webhook_url, lambda: self.world.knobs, seed, on_delivery=on_delivery)
+        self.handlers = Handlers(webhook_url, dict(plugin_urls or {}), operations_url)
+        self.courier = Courier(lambda: self.world.knobs, seed, on_delivery=on_delivery)
         self.shoppers = Shoppers(self.world, self.deliver, seed, customers=customers, on_event=on_event)
         self._log = CallLog(time.time)
         self._credentials = Credentials(api_key=self.api_key, username=username, password=password)
         self._address = (host, port)
+        self._hosts = frozenset(name.lower() for name in ("localhost", host, *hosts))
         self._server: _Server | None = None
         self._visits = 0
         self._visiting = threading.Lock()
@@ -81,9 +88,7 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """Where the stand-in answers: cardsync's ``OTTU_BASE_URL``. Raises ``RuntimeError`` before
-        ``start()``.
-        """
+        """Where the stand-in answers: cardsync's ``OTTU_BASE_URL``. Raises ``RuntimeError`` before ``start()``."""
         if self._server is None:
             raise RuntimeError("the simulator is not started")
         host = self._address[0]
@@ -92,16 +97,15 @@ class Simulator:
 
     @property
     def knobs(self) -> Knobs:
-        """The knobs as they stand."""
+        """The current knobs."""
         return self.world.knobs
 
     def turn(self, **changes: Any) -> Knobs:
-        """Turn some knobs. Raises ``pydantic.ValidationError``."""
-        self.world.knobs = self.world.knobs.turned(**changes)
-        return self.world.knobs
+        """Change some knobs. Raises ``pydantic.ValidationError``."""
+        return self.world.turn(**changes)
 
     def start(self) -> Simulator:
-        """Listen, and let shoppers act if there is a rate. Raises ``OSError`` if the port is taken."""
+        """Listen, and start the shoppers if there is a rate. Raises ``OSError`` if the port is taken."""
         self._stopping.clear()
         self._restore()
         self.come_back()
@@ -112,9 +116,7 @@ class Simulator:
         return self
 
     def stop(self) -> None:
-        """End everything that ``start()`` began: calls that hang or are held are cut, webhooks that wait are
-        cancelled.
-        """
+        """Stop everything: cut calls that hang or are held, and cancel webhooks that wait."""
         self._stopping.set()
         self.gates.release()
         if self._server is not None:
@@ -126,16 +128,16 @@ class Simulator:
         self._keep()
 
     def start_shoppers(self, rate: float) -> None:
-        """Let shoppers act, so many times a second, until ``stop()``."""
+        """Let shoppers act, ``rate`` times a second, until ``stop()``."""
         self._spawn("shoppers", lambda: self.shoppers.run(self._stopping, rate))
 
     def go_away(self) -> None:
-        """Stop answering, as an Ottu that is down; calls under way are cut. Webhooks are still sent."""
+        """Stop answering, like an Ottu that is down, and cut running calls. Webhooks are still sent."""
         if self._server is not None:
             self._server.stop()
 
     def come_back(self) -> None:
-        """Answer again, at the same address, with the world as it is by now."""
+        """Answer again, at the same address, with the current world."""
         desk = Desk(
             world=self.world,
             credentials=self._credentials,
@@ -144,8 +146,17 @@ class Simulator:
             faults=self.faults,
             stopping=self._stopping,
         )
-        app = create_app(desk)
-        app.register_blueprint(control.blueprint(self))
+        app = create_app(desk, self._hosts)
+        controls = control.Controls(
+            world=self.world,
+            faults=self.faults,
+            gates=self.gates,
+            calls=self._log,
+            courier=self.courier,
+            checkout=self.checkout,
+            deliver=self.deliver,
+        )
+        app.register_blueprint(control.blueprint(controls))
         host, port = self._address
         self._server = _Server(app, host, self._server.port if self._server else port)
         self._spawn("server", self._server.serve)
@@ -156,19 +167,29 @@ class Simulator:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def checkout(self) -> Checkout:
-        """A new visit to Ottu's checkout, with randomness of its own."""
+    def checkout(self, plugin: str | None = None, webhook_url: str | None = None) -> Checkout:
+        """A new visit to Ottu's checkout, with its own random numbers: by a plugin, or with a ``webhook_url`` of its own."""
         with self._visiting:
             self._visits += 1
             number = self._visits
         draws = Random(f"{self.seed}:visit:{number}")  # noqa: S311  # a replay, not a secret
-        return Checkout(self.world, self.deliver, draws=draws, at=EPOCH + dt.timedelta(seconds=number))
+        send = partial(self.deliver, plugin=plugin, webhook_url=webhook_url)
+        return Checkout(self.world, send, draws=draws, at=EPOCH + dt.timedelta(seconds=number))
 
-    def deliver(self, payload: dict[str, Any], label: str = "given") -> Future[Delivery]:
-        """Sign the payload, unless it has a signature, and send it; the future tells how that ended."""
+    def deliver(
+        self,
+        payload: dict[str, Any],
+        label: str = "given",
+        *,
+        plugin: str | None = None,
+        webhook_url: str | None = None,
+    ) -> Future[Delivery]:
+        """Sign the payload, unless it has a signature, and send it; the future returns how that ended at the first address."""
         if "signature" not in payload:
             payload = payloads.sign(payload, self.webhook_key, self.world.knobs.signature_scheme)
-        return self.courier.send(payloads.body(payload), label)
+        addresses = self.handlers.of(payload, plugin=plugin, given=webhook_url)
+        first, *_ = [self.courier.send(payloads.body(payload), label, address) for address in addresses]
+        return first
 
     def calls(
         self,
@@ -182,12 +203,12 @@ class Simulator:
         return self._log.find(endpoint=endpoint, environment=environment, customer_id=customer_id, since=since)
 
     def deliveries(self) -> list[Delivery]:
-        """How webhooks ended, in that order."""
+        """How webhooks ended, in the order in which they did."""
         return self.courier.deliveries()
 
     @contextlib.contextmanager
     def held(self, point: Point) -> Iterator[Gates]:
-        """Hold calls at a point within the block; ``wait_until_waiting(point)`` on what it yields."""
+        """Hold calls at a point within the block; call ``wait_until_waiting(point)`` on the gates that it yields."""
         self.gates.hold(point)
         try:
             yield self.gates
@@ -195,11 +216,11 @@ class Simulator:
             self.gates.release(point)
 
     def script_list(self, *faults: Fault) -> None:
-        """The next list calls meet these faults, one each."""
+        """The next list calls have these faults, one each."""
         self.faults.script("list", *faults)
 
     def script_delete(self, *faults: Fault) -> None:
-        """The next delete calls meet these faults, one each."""
+        """The next delete calls have these faults, one each."""
         self.faults.script("delete", *faults)
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
@@ -213,7 +234,7 @@ class Simulator:
         state = json.loads(self._state_file.read_text(encoding="utf-8"))
         self.world.restore(state["world"])
         if state["seed"] == self.seed:
-            # Go on, instead of sending the same webhooks and saving the same tokens again.
+            # Continue, instead of sending the same webhooks and saving the same tokens again.
             self.shoppers.number, self._visits = state["actions"], state["visits"]
 
     def _keep_going(self) -> None:
@@ -221,7 +242,7 @@ class Simulator:
             self._keep()
 
     def _keep(self) -> None:
-        # The actions count too: one that changed nothing would otherwise be done, and told, once more after a restart.
+        # The actions count too: after a restart, an action that changed nothing would otherwise be repeated and notified again.
         revision = (self.world.revision, self.shoppers.number, self._visits)
         if self._state_file is None or revision == self._kept_revision:
             return
@@ -233,12 +254,7 @@ class Simulator:
             "world": self.world.snapshot(),
         }
         self._state_file.parent.mkdir(parents=True, exist_ok=True)
-        new = self._state_file.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(state, file)
-        new.replace(self._state_file)
+        write_private(self._state_file, json.dumps(state))
 
 
 class _Server:
@@ -250,9 +266,7 @@ class _Server:
         self._live, self._lock = live, lock
 
         class Handler(WSGIRequestHandler):
-            """Quiet, because a deletion's URL holds the token; known to the server, so that ``stop`` can cut
-            it.
-            """
+            """Logs nothing, because a deletion's URL holds the token. Registers its connection, so that ``stop`` can cut it."""
 
             def setup(self) -> None:
                 with lock:
@@ -267,7 +281,7 @@ class _Server:
             def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  # its name there
                 """Say nothing."""
 
-        # Bound here, because werkzeug ends the whole process where a port is taken.
+        # Bound here, because werkzeug ends the whole process if the port is taken.
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family, backlog=BACKLOG) as bound:
             self.port: int = bound.getsockname()[1]

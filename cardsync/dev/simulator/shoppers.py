@@ -1,9 +1,8 @@
 """Shoppers who save, use and delete cards at random, by a seed.
 
-The promise: the n-th action of a seed is always the same, tokens and payloads included, as long as nobody
-else changes the world. Each action draws from a randomness of its own (seed and number), and its time stamp
-comes from its number, so a card that somebody deletes from outside changes what its customer does next and
-nothing else.
+The promise: action n of a seed is always the same, tokens and payloads included, unless something else changes the world. Each
+action has its own random numbers (from the seed and its number), and its time stamp comes from its number. So a card that a test
+deletes changes the next actions of its customer, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from cardsync.dev.simulator.delivery import Delivery
 from cardsync.dev.simulator.world import NoSuchCardError, Owner, World
 
 EPOCH: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # when every seed's run begins
-MAX_CARDS: Final = 6  # of one shopper; who has as many pays instead
+MAX_CARDS: Final = 6  # of one shopper; with this many, the shopper pays instead of saving another
 MAX_REMEMBERED: Final = 10_000  # payments that can be inquired about or refunded
 
-# (what a shopper does, how often)
+# (what a shopper does, its weight)
 _HABITS: Final[tuple[tuple[str, int], ...]] = (
     ("save", 28),
     ("pay", 24),
@@ -41,19 +40,19 @@ _HABITS: Final[tuple[tuple[str, int], ...]] = (
     ("prefer", 2),
     ("share", 2),
 )
-# Customers' identifiers are the merchant's own: any sign can stand in them.
+# Customers' identifiers are the merchant's own: they can contain any character.
 _ODD_NAMES: Final = ("o'brien/{n:04d}", "عميل {n:04d}", "100%&co #{n:04d}", 'say "hi"?{n:04d}')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShopperEvent:
-    """What happened, fit for a live line: no token, our own names for cards."""
+    """One action, fit for a live line: it contains no token, and cards have their labels."""
 
     number: int
     environment: Environment
     customer_id: str
     action: str  # as in "saved a card"
-    card: str | None  # its label
+    card: str | None  # the card's label
     session_id: str | None
     notified: bool
     at: float = field(compare=False)  # seconds since 1970, when it really happened
@@ -61,12 +60,12 @@ class ShopperEvent:
 
 
 def customer_name(number: int) -> str:
-    """The identifier of a shopper; every fifth is odd."""
+    """The identifier of a shopper; every fifth has unusual characters."""
     return _ODD_NAMES[number // 5 % len(_ODD_NAMES)].format(n=number) if number % 5 == 4 else f"shopper-{number:04d}"
 
 
 class Shoppers:
-    """``step()`` does the next action; ``run(stop, rate)`` goes on at a rate."""
+    """``step()`` does the next action; ``run(stop, rate)`` does them at a rate."""
 
     def __init__(
         self,
@@ -97,16 +96,14 @@ class Shoppers:
             checkout = Checkout(self._world, self._send, draws=draws, at=EPOCH + dt.timedelta(seconds=self.number))
             try:
                 event = self._act(habit, owner, checkout, draws)
-            except NoSuchCardError:  # deleted from outside between the choice and the deed
+            except NoSuchCardError:  # a test deleted the card between the choice and the action
                 event = self._event(owner, "came too late for a card that is gone")
         if self._on_event is not None:
             self._on_event(event)
         return event
 
     def run(self, stop: threading.Event, rate: float) -> None:
-        """Do ``rate`` actions a second until ``stop`` is set; time lost to a slow receiver is not made up
-        for.
-        """
+        """Do ``rate`` actions a second until ``stop`` is set; time lost to a slow receiver is not caught up."""
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
             self.step()
@@ -131,28 +128,28 @@ class Shoppers:
                 return self._agree(owner, checkout, card, agreed, draws)
             case "charge" if agreed:
                 visit = checkout.charge_agreement(owner[0], draws.choice(agreed))
-                return self._told(owner, "was charged by agreement", visit)
-        return self._told(owner, "paid with a saved card", checkout.pay(*owner, card.token))
+                return self._visited(owner, "was charged by agreement", visit)
+        return self._visited(owner, "paid with a saved card", checkout.pay(*owner, card.token))
 
     def _without_card(self, habit: str, owner: Owner, checkout: Checkout) -> ShopperEvent:
         earlier = self._last.get(owner)
         if habit == "fail" or earlier is None:
-            return self._told(owner, "failed to pay", checkout.pay_without_card(*owner, result="failed"))
+            return self._visited(owner, "failed to pay", checkout.pay_without_card(*owner, result="failed"))
         if habit == "refund":
             visit = checkout.refund(earlier.purchase)
             return self._event(owner, "got a refund", None, visit)
-        return self._told(owner, "was inquired about", checkout.inquire(earlier))
+        return self._visited(owner, "was inquired about", checkout.inquire(earlier))
 
     def _save(self, habit: str, owner: Owner, checkout: Checkout, draws: Random) -> ShopperEvent:
         if habit == "save_again" and (past := self._world.past_tokens(*owner)):
-            return self._told(owner, "saved a deleted card again", checkout.save_card(*owner, token=past[-1]))
+            return self._visited(owner, "saved a deleted card again", checkout.save_card(*owner, token=past[-1]))
         others = [o for o in self._world.owners() if o[0] == owner[0] and o != owner]
         if habit == "share" and others:
             theirs = self._world.cards(*draws.choice(others))
             if theirs:  # one physical card, two customers: Ottu may give both the same token
                 visit = checkout.save_card(*owner, token=theirs[0].token)
-                return self._told(owner, "saved somebody else's card too", visit)
-        return self._told(owner, "saved a card", checkout.save_card(*owner))
+                return self._visited(owner, "saved somebody else's card too", visit)
+        return self._visited(owner, "saved a card", checkout.save_card(*owner))
 
     def _delete(self, owner: Owner, checkout: Checkout, card: SimCard) -> ShopperEvent:
         status = checkout.delete_card(*owner, card.token)
@@ -163,9 +160,9 @@ class Shoppers:
         takes_over = bool(agreed) and draws.random() < 0.5
         agreement_id = draws.choice(agreed) if takes_over else f"agreement-{self.number:06d}"
         visit = checkout.agree(*owner, card.token, agreement_id=agreement_id)
-        return self._told(owner, "moved an agreement to a card" if takes_over else "agreed to auto-debit", visit)
+        return self._visited(owner, "moved an agreement to a card" if takes_over else "agreed to auto-debit", visit)
 
-    def _told(self, owner: Owner, action: str, visit: Visit) -> ShopperEvent:
+    def _visited(self, owner: Owner, action: str, visit: Visit) -> ShopperEvent:
         self._last[owner] = visit
         self._last.move_to_end(owner)
         if len(self._last) > MAX_REMEMBERED:

@@ -1,0 +1,69 @@
+"""How many connections to PostgreSQL a process may hold at most, and how its pools share them.
+
+Without a cap each pool has its usual size and as many more for a moment. With ``CARDSYNC_DATABASE_CONNECTIONS`` the pools of one
+process hold no more than that together. What must go on first gets its part first: hints before readers, and a worker's listener,
+couriers and health before its work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# The fewest that any kind of process works with: in the web seven for hints, of which four may hang in probes of a database that
+# is away, and three for readers.
+FEWEST: Final = 10
+HINTS_FEWEST: Final = 7
+READERS_FEWEST: Final = 3
+TASK_THREADS: Final = 4  # Celery's own, beside those of the dispatcher
+LISTENER: Final = 1
+COURIER: Final = 2
+HEALTH: Final = 2
+BEAT: Final = 6
+CONSOLE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The most connections of one web process, by pool."""
+
+    hints: int
+    readers: int
+
+    @property
+    def all(self) -> int:
+        return self.hints + self.readers
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The most connections of one worker, by pool; ``health`` are those of its own port."""
+
+    work: int
+    listener: int = LISTENER
+    courier: int = COURIER
+    health: int = HEALTH
+
+    @property
+    def all(self) -> int:
+        return self.work + self.listener + self.courier + self.health
+
+
+def of_web(threads: int, cap: int | None) -> Web:
+    """Share out what a web process may hold: half for readers, if hints keep what they need."""
+    hints, readers = 2 * max(HINTS_FEWEST, threads), 2 * threads
+    if cap is None or cap >= hints + readers:
+        return Web(hints, readers)
+    readers = min(readers, max(READERS_FEWEST, min(cap // 2, cap - HINTS_FEWEST)))
+    return Web(min(hints, cap - readers), readers)
+
+
+def of_worker(threads: int, cap: int | None) -> Worker:
+    """Share out what a worker may hold: all that the small pools leave is for its work."""
+    work = 2 * (threads // 2 + TASK_THREADS)
+    return Worker(work if cap is None else min(work, cap - LISTENER - COURIER - HEALTH))
+
+
+def of_beat(cap: int | None) -> int:
+    """The most connections of one beat, with those of its health port."""
+    return BEAT + HEALTH if cap is None else min(BEAT + HEALTH, cap)

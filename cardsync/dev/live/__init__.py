@@ -1,0 +1,1 @@
+"""What ``cardsync dev`` shows while it runs: one line for each thing that happens."""

@@ -1,0 +1,1 @@
+"""``cardsync dev``: all parts on one machine, as processes of one supervisor."""

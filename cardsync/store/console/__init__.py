@@ -1,0 +1,1 @@
+"""What the console reads and writes. It writes through functions of the database alone, each of which knows who acts."""

@@ -1,0 +1,288 @@
+"""Operations: what an operator asked for and a worker carries out. What "all N matching" means, counted, priced and walked.
+
+The filter is frozen when it is asked for, with the moment: what fails later is not meant. A bulk operation walks its rows by the
+partial index of failures, by a keyset, ``AT_ONCE`` in a step, so that it can be watched and cancelled. Counts stop at
+``COUNTED_MAX``. Before each step it is looked at again whether the operator may.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
+
+from sqlalchemy import Connection, TextClause, text
+
+from cardsync.store.console.actions import Act, carry_out
+from cardsync.store.console.operators import Role, may
+
+Kind = Literal[
+    "replay_event",
+    "replay_deletion",
+    "cancel_deletion",
+    "replay_events",
+    "replay_deletions",
+    "release_brake",
+    "release_deletions",
+    "enable_endpoint",
+    "disable_endpoint",
+    "test_endpoint",
+    "replay_delivery",
+    "replay_deliveries",
+    "add_endpoint",
+    "rotate_endpoint",
+    "remove_endpoint",
+    "erase",
+]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+# As ``cardsync.operation_role`` and ``cardsync.operation_wants`` have it, which decide; a test compares them.
+FOR_ADMINS: Final[frozenset[Kind]] = frozenset(("erase", "add_endpoint", "rotate_endpoint", "remove_endpoint"))
+ROLES: Final[Mapping[Kind, Role]] = {kind: "admin" if kind in FOR_ADMINS else "operator" for kind in KINDS}
+WANT_A_NEW_SIGN_IN: Final[frozenset[Kind]] = FOR_ADMINS | frozenset(
+    ("replay_events", "replay_deletions", "replay_deliveries", "release_brake", "release_deletions")
+)
+
+AT_ONCE: Final = 100
+COUNTED_MAX: Final = 10_000  # beyond it a count says "10,000+"
+FAILURES_MAX: Final = 100  # that are kept with their reasons
+LEASE_SECONDS: Final = 60.0  # a worker that dies in a step leaves it to another one after that
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation as its page shows it."""
+
+    operation_id: uuid.UUID
+    kind: Kind
+    subject: str
+    filter: Mapping[str, Any]
+    status: str
+    actor: str
+    reason: str | None
+    asked_at: dt.datetime
+    expected: int
+    done: int
+    failed: int
+    failures: tuple[Mapping[str, Any], ...]
+    finished_at: dt.datetime | None
+    error: str | None
+    answer: str | None = field(repr=False)
+
+
+_COLUMNS: Final = """
+    operation_id, kind, subject, filter, status, actor, reason, asked_at, expected, done, failed, failures, finished_at, error,
+    answer
+"""
+_SHOW = text(f"SELECT {_COLUMNS} FROM cardsync.operations WHERE operation_id = :operation_id")
+_LIST = text(f"""
+    SELECT {_COLUMNS} FROM cardsync.operations
+    WHERE cast(:at AS timestamptz) IS NULL OR (asked_at, operation_id) < (cast(:at AS timestamptz), cast(:ref AS uuid))
+    ORDER BY asked_at DESC, operation_id DESC LIMIT :limit
+""")
+
+
+def show(connection: Connection, operation_id: uuid.UUID) -> Operation | None:
+    """One operation."""
+    row = connection.execute(_SHOW, {"operation_id": operation_id}).one_or_none()
+    return None if row is None else Operation(**{**row._asdict(), "failures": tuple(row.failures)})
+
+
+def listing(
+    connection: Connection, *, before: tuple[dt.datetime, uuid.UUID] | None = None, limit: int
+) -> list[Operation]:
+    """The newest operations before one."""
+    at, ref = before or (None, None)
+    rows = connection.execute(_LIST, {"at": at, "ref": ref, "limit": limit})
+    return [Operation(**{**row._asdict(), "failures": tuple(row.failures)}) for row in rows]
+
+
+_ASK = text("""
+    SELECT cardsync.console_ask_operation(
+        :secret, :kind, :subject, cast(:filter AS jsonb), :expected, :reason, :came_from, :key
+    )
+""")
+
+
+def ask(
+    connection: Connection,
+    act: Act,
+    kind: Kind,
+    subject: str,
+    *,
+    filter_: Mapping[str, Any] | None = None,
+    expected: int = 1,
+    reason: str | None = None,
+) -> uuid.UUID:
+    """Ask for an operation; a worker begins within a second. Raises ``Conflict`` if one of its kind is under way on it."""
+    what = {
+        "kind": kind,
+        "subject": subject,
+        "filter": json.dumps(filter_ or {}),
+        "expected": expected,
+        "reason": reason,
+    }
+    operation_id: uuid.UUID = carry_out(connection, _ASK, act, **what)
+    return operation_id
+
+
+_CANCEL = text("SELECT cardsync.console_cancel_operation(:secret, :operation_id, :came_from, :key)")
+
+
+def cancel(connection: Connection, act: Act, operation_id: uuid.UUID) -> bool:
+    """Let an operation stop after the step that is under way. Raises ``Conflict`` if it has ended."""
+    cancelled: bool = carry_out(connection, _CANCEL, act, operation_id=operation_id)
+    return cancelled
+
+
+# What a filter of failures matches. All of it reads a partial index: of failed notifications, or of deletions that ended badly.
+_EVENTS: Final = """
+    FROM cardsync.events AS e
+    WHERE e.status = 'failed' AND e.received_at <= cast(:until AS timestamptz)
+      AND (cast(:environment AS text) IS NULL OR e.environment = :environment)
+      AND (cast(:error AS text) IS NULL OR e.last_error = :error)
+"""
+_DELETIONS: Final = """
+    FROM cardsync.deletions AS d
+    WHERE d.phase IN ('blocked', 'failed') AND d.phase = :phase AND d.error IS DISTINCT FROM 'cancelled'
+      AND d.finished_at <= cast(:until AS timestamptz) AND (cast(:error AS text) IS NULL OR d.error = :error)
+"""
+_MATCHING: Final[Mapping[str, TextClause]] = {
+    "replay_events": text(f"""
+        SELECT count(*) AS matching, count(DISTINCT (environment, customer_id)) AS customers
+        FROM (SELECT e.environment, e.customer_id {_EVENTS} LIMIT {COUNTED_MAX}) AS counted
+    """),
+    "replay_deletions": text(f"""
+        SELECT count(*) AS matching, count(DISTINCT customer) AS customers
+        FROM (SELECT d.customer {_DELETIONS} LIMIT {COUNTED_MAX}) AS counted
+    """),
+}
+_NEXT: Final[Mapping[str, TextClause]] = {
+    "replay_events": text(f"""
+        SELECT e.received_at AS at, e.event_id AS ref {_EVENTS}
+          AND (e.received_at, e.event_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
+        ORDER BY e.received_at, e.event_id LIMIT {AT_ONCE}
+    """),
+    "replay_deletions": text(f"""
+        SELECT d.finished_at AS at, d.deletion_id AS ref {_DELETIONS}
+          AND (d.finished_at, d.deletion_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
+        ORDER BY d.finished_at, d.deletion_id LIMIT {AT_ONCE}
+    """),
+}
+_BEFORE_ALL: Final = {"at": "-infinity", "ref": uuid.UUID(int=0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A dry run: how many rows match now, and how many calls to Ottu they lead to at least; up to ``COUNTED_MAX`` rows."""
+
+    matching: int
+    calls: int
+
+
+def cost(connection: Connection, kind: Kind, filter_: Mapping[str, Any]) -> Cost:
+    """What carrying it out would cost. A customer's hints share a list; a deletion is a call of its own, and a list proves it."""
+    row = connection.execute(_MATCHING[kind], _parameters(kind, filter_)).one()
+    return Cost(row.matching, row.customers if kind == "replay_events" else row.matching + row.customers)
+
+
+def _parameters(kind: Kind, filter_: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("until", "environment", "error") if kind == "replay_events" else ("until", "phase", "error")
+    return {name: filter_.get(name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An operation that this worker carries out now."""
+
+    operation_id: uuid.UUID
+    kind: Kind
+    subject: str
+    filter: Mapping[str, Any]
+    actor: str
+    reason: str | None
+    place: Mapping[str, Any] | None
+    may: bool
+
+    @property
+    def asker(self) -> str:
+        """Whose idempotency keys and deletions these are."""
+        return f"console:{self.actor}"
+
+
+_CLAIM = text("""
+    UPDATE cardsync.operations AS o SET claimed_until = clock_timestamp() + make_interval(secs => :lease)
+    FROM cardsync.operators AS p
+    WHERE o.operation_id = (
+        SELECT operation_id FROM cardsync.operations
+        WHERE status = 'running' AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())
+        ORDER BY asked_at LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AND p.operator_id = o.operator_id
+    RETURNING o.operation_id, o.kind, o.subject, o.filter, o.actor, o.reason, o.place, p.role, p.disabled_at IS NULL AS enabled
+""")
+
+
+def claim(connection: Connection) -> Claimed | None:
+    """Take the oldest operation that waits; ``None`` if there is none. ``may``: the operator still may."""
+    row = connection.execute(_CLAIM, {"lease": LEASE_SECONDS}).one_or_none()
+    if row is None:
+        return None
+    allowed = row.enabled and row.kind in ROLES and may(row.role, ROLES[row.kind])
+    return Claimed(row.operation_id, row.kind, row.subject, row.filter, row.actor, row.reason, row.place, allowed)
+
+
+def next_rows(connection: Connection, claimed: Claimed) -> list[tuple[dt.datetime, uuid.UUID]]:
+    """The next rows of a bulk operation, after its place."""
+    place = claimed.place or _BEFORE_ALL
+    parameters = {**_parameters(claimed.kind, claimed.filter), "at": place["at"], "ref": place["ref"]}
+    return [(row.at, row.ref) for row in connection.execute(_NEXT[claimed.kind], parameters)]
+
+
+_ADVANCE = text(f"""
+    UPDATE cardsync.operations
+    SET done = done + :done, failed = failed + :failed, claimed_until = NULL, place = cast(:place AS jsonb),
+        failures = failures || CASE WHEN jsonb_array_length(failures) < {FAILURES_MAX} THEN cast(:failures AS jsonb) ELSE '[]' END
+    WHERE operation_id = :operation_id AND status = 'running'
+""")
+
+
+def advance(
+    connection: Connection,
+    claimed: Claimed,
+    *,
+    done: int,
+    failures: Sequence[Mapping[str, str]] = (),
+    place: tuple[dt.datetime, uuid.UUID] | None = None,
+) -> bool:
+    """Note a step's outcome; false if the operation was cancelled meanwhile, and then its caller rolls the step back."""
+    at = None if place is None else {"at": place[0].isoformat(), "ref": str(place[1])}
+    parameters = {
+        "operation_id": claimed.operation_id,
+        "done": done,
+        "failed": len(failures),
+        "failures": json.dumps(list(failures)),
+        "place": json.dumps(at if at is not None else claimed.place),
+    }
+    return connection.execute(_ADVANCE, parameters).rowcount == 1
+
+
+_ANSWER = text("UPDATE cardsync.operations SET answer = :answer WHERE operation_id = :operation_id")
+
+
+def answer(connection: Connection, claimed: Claimed, sealed: str) -> None:
+    """Keep what only the session that asked can open (``ciphers.sealed_answer``)."""
+    connection.execute(_ANSWER, {"operation_id": claimed.operation_id, "answer": sealed})
+
+
+_FINISH = text("SELECT cardsync.finish_operation(:operation_id, :status, :error)")
+
+
+def finish(
+    connection: Connection, claimed: Claimed, status: Literal["done", "failed"], *, error: str | None = None
+) -> bool:
+    """End it, and write the outcome to the journal; false if it was cancelled meanwhile."""
+    parameters = {"operation_id": claimed.operation_id, "status": status, "error": error}
+    ended: bool = connection.execute(_FINISH, parameters).scalar_one()
+    return ended

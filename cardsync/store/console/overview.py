@@ -1,0 +1,143 @@
+"""What needs a person, and how the registry does: cheap reads for the console's first page.
+
+What needs a person is read at each view, by partial indexes, and counted up to ``COUNTED_MAX``. The figures that plots show read
+a day of rows or a sample of customers, so they are read once for all viewers (``cardsync.web.cached_check``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from cardsync.core.deletion import OPEN
+from cardsync.store.deletions.requests import in_phase
+
+COUNTED_MAX: Final = 1_000  # beyond it a count says "1,000+"
+HOURS: Final = 24
+SAMPLE: Final = 20_000  # customers whose ages stand for all: the share of an age group is then right to one percent
+FEED_MAX: Final = 100_000  # changes of the feed that are read at most for a day
+# The bounds of the age groups in seconds: an hour, six hours, a day, three days, a week, four weeks.
+AGES: Final = (3_600, 21_600, 86_400, 259_200, 604_800, 2_419_200)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Counts of what needs a person, each up to ``COUNTED_MAX``; ``oldest_hint`` is the oldest of those that wait."""
+
+    failed_events: int
+    blocked_deletions: int
+    failed_deletions: int
+    held_deletions: int
+    late_erasures: int
+    held_customers: int
+    odd_customers: int
+    pending_events: int
+    oldest_hint: dt.datetime | None
+    open_deletions: int
+
+
+def _capped(what: str) -> str:
+    return f"(SELECT count(*) FROM (SELECT FROM {what} LIMIT {COUNTED_MAX}) AS counted)"
+
+
+_NEEDS = text(f"""
+    SELECT {_capped("cardsync.events WHERE status = 'failed'")} AS failed_events,
+           {_capped("cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'blocked'")} AS blocked_deletions,
+           {_capped("cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'failed' AND error <> 'cancelled'")}
+               AS failed_deletions,
+           {_capped("cardsync.deletions WHERE due_at = 'infinity'")} AS held_deletions,
+           {_capped("cardsync.erasures WHERE due_at IS NOT NULL AND status IN ('blocked', 'failed')")} AS late_erasures,
+           {_capped("cardsync.customers WHERE removals_held")} AS held_customers,
+           {_capped("cardsync.customers WHERE list_oddities <> '{}'")} AS odd_customers,
+           {_capped("cardsync.events WHERE status = 'pending'")} AS pending_events,
+           (SELECT min(w.received_at) FROM (
+               SELECT received_at FROM cardsync.events WHERE status = 'pending' ORDER BY due_at LIMIT {COUNTED_MAX}
+           ) AS w) AS oldest_hint,
+           {_capped("cardsync.deletions WHERE " + in_phase("deletions", *OPEN))} AS open_deletions
+""")
+
+
+def needs(connection: Connection) -> Needs:
+    """Read what needs a person."""
+    return Needs(*connection.execute(_NEEDS).one())
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What happened in one hour. ``calls`` is by lane."""
+
+    began: dt.datetime
+    hints: int
+    lists: int
+    changes: int
+    calls: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How long ago customers were reconciled, by a sample: a count for each of ``AGES`` and beyond, and those never looked at."""
+
+    sampled: int
+    customers: int
+    groups: tuple[int, ...]
+    never: int
+
+
+# An expression and not the first of the hours: the planner knows how few rows of a large table are that new.
+_SINCE: Final = "date_trunc('hour', statement_timestamp()) - make_interval(hours => :hours - 1)"
+_HOURS = text(f"""
+    WITH hours AS (
+        SELECT h AS began FROM generate_series(
+            date_trunc('hour', statement_timestamp()) - make_interval(hours => :hours - 1), statement_timestamp(),
+            interval '1 hour'
+        ) AS h
+    ), hints AS (
+        SELECT date_trunc('hour', received_at) AS hour, count(*) AS n FROM cardsync.events
+        WHERE received_at >= {_SINCE} GROUP BY 1
+    ), lists AS (
+        SELECT date_trunc('hour', asked_at) AS hour, count(*) AS n FROM cardsync.observations
+        WHERE asked_at >= {_SINCE} GROUP BY 1
+    ), changes AS (
+        SELECT date_trunc('hour', at) AS hour, count(*) AS n FROM cardsync.card_changes
+        WHERE seq > (SELECT seq FROM cardsync.feed_head) - :feed_max AND at >= {_SINCE} GROUP BY 1
+    ), calls AS (
+        SELECT hour, jsonb_object_agg(lane, n) AS by_lane FROM (
+            SELECT date_trunc('hour', minute) AS hour, lane, sum(calls)::bigint AS n FROM cardsync.call_minutes
+            WHERE minute >= {_SINCE} GROUP BY 1, 2
+        ) AS l GROUP BY 1
+    )
+    SELECT h.began, coalesce(hints.n, 0), coalesce(lists.n, 0), coalesce(changes.n, 0), coalesce(calls.by_lane, '{{}}')
+    FROM hours AS h LEFT JOIN hints ON hints.hour = h.began LEFT JOIN lists ON lists.hour = h.began
+    LEFT JOIN changes ON changes.hour = h.began LEFT JOIN calls ON calls.hour = h.began
+    ORDER BY h.began
+""")
+
+
+def hours(connection: Connection) -> list[Hour]:
+    """The last ``HOURS`` hours, the oldest first; the newest one is not over yet."""
+    return [Hour(*row) for row in connection.execute(_HOURS, {"hours": HOURS, "feed_max": FEED_MAX})]
+
+
+_SIZE = text("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'cardsync.customers'::regclass")
+_GROUPS: Final = ", ".join(
+    f"count(*) FILTER (WHERE reconciled_at > statement_timestamp() - interval '{s} seconds') AS within_{s}"
+    for s in AGES
+)
+_AGES = text(f"""
+    SELECT count(*) AS sampled, count(*) - count(reconciled_at) AS never, {_GROUPS}
+    FROM cardsync.customers TABLESAMPLE SYSTEM (:percent)
+""")
+
+
+def ages(connection: Connection) -> Ages:
+    """How old customers' lists are, by a sample of pages of the table: a bounded read at any size."""
+    size: int = connection.execute(_SIZE).scalar_one()
+    row = connection.execute(_AGES, {"percent": 100.0 if size <= SAMPLE else 100.0 * SAMPLE / size}).one()
+    within = [getattr(row, f"within_{s}") for s in AGES]
+    groups = [within[0], *(later - earlier for earlier, later in pairwise(within))]
+    return Ages(row.sampled, max(size, row.sampled), (*groups, row.sampled - row.never - within[-1]), row.never)

@@ -1,0 +1,106 @@
+"""The brake on requests for deletions: who asked for more in a day than one asker may, and what is held for that.
+
+The function that takes a request counts it, in a row for each asker, and decides (``cardsync.count_deletion``, migration 0018).
+So HTTP, SQL and the command line have one brake. One asker may ask for a share of all active cards in a day of UTC, or for the
+floor if that is more. From the first request beyond on, every request of that asker is held until an operator releases it, on
+later days too: a stolen login that takes its share day after day stops at the first day that is too much. The card of a held
+deletion is ``deleting``, as its asker wants it; only the call waits.
+
+Rejected: refusing such requests. An honest asker's wish (a shop that moves away) is then lost, and a person's cards stay active.
+Rejected too: counting the rows of ``deletions`` for each request, which grows with the day's requests.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+AT_ONCE: Final = 500  # deletions that one transaction releases
+SHOWN_MAX: Final = 50  # askers that `brake show` lists
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAsker:
+    """An asker whose requests are held: since when, how many it asked for on that day, and how many deletions wait."""
+
+    asker: str
+    held_since: dt.datetime
+    day: dt.date
+    asked: int
+    deletions_held: int
+
+
+_KEEP_LIMITS = text("""
+    UPDATE cardsync.deletion_brake SET share = :share, floor = :floor
+    WHERE (share, floor) IS DISTINCT FROM (cast(:share AS float8), cast(:floor AS integer))
+""")
+
+
+def keep_limits(connection: Connection, *, share: float, floor: int) -> None:
+    """Let the function that takes requests go by these settings."""
+    connection.execute(_KEEP_LIMITS, {"share": share, "floor": floor})
+
+
+_HELD = text("""
+    SELECT a.asker, a.held_since, a.day, a.asked, (
+        SELECT count(*) FROM cardsync.deletions AS d WHERE d.asker = a.asker AND d.due_at = 'infinity'
+    ) AS deletions_held
+    FROM cardsync.deletion_askers AS a WHERE a.held_since IS NOT NULL ORDER BY a.held_since, a.asker LIMIT :limit
+""")
+
+
+def held(connection: Connection) -> list[HeldAsker]:
+    """The askers whose requests are held, the longest first."""
+    return [HeldAsker(*row) for row in connection.execute(_HELD, {"limit": SHOWN_MAX})]
+
+
+# An asker's open transaction holds its row: no sweep waits for that.
+_TELL = text("""
+    UPDATE cardsync.deletion_askers SET told_at = clock_timestamp()
+    WHERE asker = ANY(ARRAY(
+        SELECT asker FROM cardsync.deletion_askers WHERE held_since IS NOT NULL AND told_at IS NULL
+        ORDER BY asker LIMIT 50 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING asker, asked
+""")
+
+
+def to_tell(connection: Connection) -> list[tuple[str, int]]:
+    """Askers whose requests began to be held without a log line so far, with what they asked for; told from now on."""
+    return [(row.asker, row.asked) for row in connection.execute(_TELL)]
+
+
+_RELEASE = text("""
+    UPDATE cardsync.deletion_askers SET held_since = NULL, told_at = NULL, asked = 0
+    WHERE held_since IS NOT NULL AND (cast(:asker AS text) IS NULL OR asker = :asker)
+    RETURNING asker
+""")
+
+
+def release(connection: Connection, asker: str | None = None) -> list[str]:
+    """Take requests of one asker again, or of all, counted from zero; return those that were held. What waits is let go by
+    ``let_go``."""
+    return list(connection.execute(_RELEASE, {"asker": asker}).scalars())
+
+
+# A receipt is written with it. Rows that a list just moves are passed over: the caller asks again until nothing is left.
+_LET_GO = text("""
+    WITH picked AS MATERIALIZED (
+        SELECT deletion_id FROM cardsync.deletions
+        WHERE due_at = 'infinity' AND asker = ANY(:askers) ORDER BY asker, deletion_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), released AS (
+        UPDATE cardsync.deletions SET due_at = clock_timestamp(), tried_since = clock_timestamp(), rung_at = NULL, error = NULL
+        WHERE deletion_id = ANY(ARRAY(SELECT deletion_id FROM picked)) RETURNING deletion_id
+    )
+    INSERT INTO cardsync.deletion_steps (deletion_id, step, detail)
+    SELECT deletion_id, 'replayed', jsonb_build_object('released_by', cast(:by AS text)) FROM released ORDER BY deletion_id
+""")
+
+
+def let_go(connection: Connection, askers: Sequence[str], *, by: str, limit: int = AT_ONCE) -> int:
+    """Make held deletions of these askers due; return their number. A running worker takes them up within seconds."""
+    return connection.execute(_LET_GO, {"askers": list(askers), "by": by, "limit": limit}).rowcount

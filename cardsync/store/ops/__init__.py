@@ -1,0 +1,1 @@
+"""What operators ask and do: gauges, explanations, imports, full resyncs, and their commands on customers."""

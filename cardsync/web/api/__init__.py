@@ -1,0 +1,1 @@
+"""The HTTP API for services: ordinary blocking Flask views, on threads."""

@@ -1,0 +1,1 @@
+"""For orchestrators and Prometheus: health and metrics."""

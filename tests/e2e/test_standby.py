@@ -1,0 +1,102 @@
+"""A synchronous standby that goes away: commits wait for it, hints go to disk, and nothing piles up until it is back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from cardsync import db
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from tests.e2e.brokers import valkey
+from tests.e2e.standby import PRIMARY, Standby, ask, follows, removed_at_end, set_and_reload
+from tests.e2e.system import System
+from tests.e2e.timing import timed
+from tests.logins import ProcessLogins
+from tests.waiting import until
+
+NAME: Final = "standby_one"
+ANSWER_SECONDS: Final = 12.0  # Ottu gives up after fifteen
+WATCHED_SECONDS: Final = 6.0  # a breaker that is fooled says "back" within half a second
+# A writer, its second try, a drain and a probe, and as many for what web, worker and beat do besides.
+LEFT_BEHIND: Final = 16
+
+
+@pytest.fixture(scope="module")
+def primary(services: Path) -> Iterator[EmbeddedPostgres]:
+    made = EmbeddedPostgres(services / f"primary-{secrets.token_hex(4)}", durable=False, settings=PRIMARY)
+    with removed_at_end(made):
+        made.start()
+        db.upgrade(made.url)
+        yield made
+
+
+@pytest.fixture
+def standby(services: Path, primary: EmbeddedPostgres) -> Iterator[Standby]:
+    """A standby that every commit of the primary's waits for."""
+    made = Standby(services / f"standby-{secrets.token_hex(4)}", primary, name=NAME)
+    with removed_at_end(made):
+        made.start()
+        until(lambda: follows(primary, NAME), "it follows")
+        set_and_reload(primary, synchronous_standby_names=NAME)
+        until(lambda: follows(primary, NAME, state="sync"), "commits wait for it")
+        yield made
+        set_and_reload(primary, synchronous_standby_names="")
+
+
+@pytest.fixture
+def system(tmp_path: Path, services: Path, primary: EmbeddedPostgres) -> Iterator[System]:
+    with valkey(services / f"valkey-{secrets.token_hex(4)}") as broker:
+        made = System(tmp_path, primary.url, broker, ProcessLogins(primary))
+        try:
+            for kind in ("worker", "beat", "web"):
+                made.start(kind)
+            yield made
+            made.assert_nothing_leaked()
+        finally:
+            made.close()
+
+
+def waiting(primary: EmbeddedPostgres) -> int:
+    return len(ask(primary, "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+
+
+def told(system: System, event: str) -> int:
+    return system.processes["web"].output().count(f'"{event}"')
+
+
+def test_while_the_standby_is_away_the_database_stays_lost_and_no_sessions_pile_up(
+    system: System, primary: EmbeddedPostgres, standby: Standby
+) -> None:
+    first, reader = system.customer(), system.key("cards:read")
+    system.save_card(first)
+    system.until_active(first)
+    standby.kill()
+    hints: dict[str, bytes] = {}
+    most = 0
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as senders:
+        while time.monotonic() - began < WATCHED_SECONDS or not told(system, "database_waits_for_standby"):
+            assert time.monotonic() - began < 10 * WATCHED_SECONDS, "the web does not see that commits wait"
+            customers = [system.customer() for _ in range(4)]
+            sent = {customer: system.notification(customer)[0] for customer in customers}
+            hints |= sent
+            for answer, seconds in senders.map(lambda content: timed(system, content), sent.values()):
+                assert answer.json()["status"] == "accepted"
+                assert seconds < ANSWER_SECONDS
+            assert system.get("/v1/cards", reader, environment="sandbox", customer_id=first).status_code == 503
+            most = max(most, waiting(primary))
+    ready = system.get("/readyz").json()
+    assert (ready["status"], ready["checks"]["database"]) == ("degraded", "waits for its synchronous standby")
+    assert (told(system, "database_lost"), told(system, "database_back")) == (1, 0)
+    assert 0 < most <= LEFT_BEHIND
+    standby.start()
+    until(lambda: told(system, "database_back") == 1, "the database is back")
+    system.until_active(*hints, seconds=60)
+    until(lambda: waiting(primary) == 0, "nobody waits")
+    assert told(system, "database_lost") == 1

@@ -1,0 +1,161 @@
+"""Sending to an endpoint, against a real server: what its answer tells, and what it can't do to us."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from cardsync.core.delivery import LONGEST_ASKED_SECONDS
+from cardsync.outgoing.sender import ANSWER_BYTES, Ended, Message, Sender
+
+SECONDS = 60.0  # for what takes a moment on a machine that is not busy
+
+
+class Endpoint:
+    """A server that gives each connection the same answer; ``None`` says nothing and keeps the connection."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.answer, self.requests = answer, list[bytes]()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._kept = list[socket.socket]()
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/hook"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.requests.append(self._read(connection))
+            if self.answer is None:
+                self._kept.append(connection)
+                continue
+            with closing(connection):
+                try:
+                    connection.sendall(self.answer)
+                except OSError:
+                    continue  # the other side has read enough
+
+    @staticmethod
+    def _read(connection: socket.socket) -> bytes:
+        request = b""
+        while not request.endswith(b"{}"):
+            request += connection.recv(65_536)
+        return request
+
+    def close(self) -> None:
+        self._listening.close()
+        for connection in self._kept:
+            connection.close()
+
+
+@pytest.fixture
+def sender() -> Iterator[Sender]:
+    made = Sender()
+    yield made
+    made.close()
+
+
+def send(sender: Sender, answer: bytes | None) -> tuple[Ended, list[bytes]]:
+    with closing(Endpoint(answer)) as endpoint:
+        message = Message(endpoint.url, {"Content-Type": "application/json", "webhook-id": "1"}, b"{}")
+        return sender.send(message).result(SECONDS), endpoint.requests
+
+
+def answer(status: str, *headers: str, body: bytes = b"") -> bytes:
+    lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def test_one_post_with_the_body_as_it_is_and_no_header_but_ours(sender: Sender) -> None:
+    ended, (request,) = send(sender, answer("204 No Content"))
+    assert ended == Ended(204)
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert (head.split(b"\r\n")[0], body) == (b"POST /hook HTTP/1.1", b"{}")
+    names = {line.split(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    assert names == {b"host", b"user-agent", b"content-type", b"webhook-id", b"content-length"}
+
+
+def test_a_redirect_is_not_followed(sender: Sender) -> None:
+    ended, requests = send(sender, answer("302 Found", "Location: http://169.254.169.254/"))
+    assert ended.status == 302
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (["Retry-After: 7"], 7.0),
+        (["Retry-After: 99999999999"], LONGEST_ASKED_SECONDS),
+        (["Date: Thu, 26 Nov 2026 12:00:00 GMT", "Retry-After: Thu, 26 Nov 2026 12:02:00 GMT"], 120.0),
+        (["Date: Thu, 26 Nov 2026 12:00:00 GMT", "Retry-After: Thu, 26 Nov 2026 11:00:00 GMT"], 0.0),
+        (["Date: Thu, 26 Nov 2026 12:00:00 -0000", "Retry-After: Thu, 26 Nov 2026 12:02:00 GMT"], 120.0),
+        (["Retry-After: Thu, 26 Nov 2026 12:02:00 GMT"], None),
+        (["Retry-After: soon"], None),
+        ([], None),
+    ],
+)
+def test_a_wish_to_wait_is_read_by_the_endpoints_own_clock_up_to_a_day(
+    sender: Sender, headers: list[str], seconds: float | None
+) -> None:
+    ended, _ = send(sender, answer("503 Service Unavailable", *headers))
+    assert (ended.status, ended.retry_after_seconds) == (503, seconds)
+
+
+def test_an_endless_answer_is_not_read_to_its_end(sender: Sender) -> None:
+    ended, _ = send(sender, answer("200 OK", body=b"x" * ANSWER_BYTES * 50))
+    assert ended == Ended(200)
+
+
+def test_an_endpoint_that_says_nothing_ends_with_the_calls_time_and_holds_no_other_up() -> None:
+    sender = Sender(call_seconds=1.0)
+    with closing(Endpoint(None)) as silent:
+        waiting = sender.send(Message(silent.url, {}, b"{}"))
+        assert send(sender, answer("200 OK"))[0].status == 200
+        assert waiting.result(SECONDS) == Ended(None, "no answer in time")
+    sender.close()
+
+
+def test_what_is_no_http_and_what_listens_nowhere_end_with_words_that_name_no_address(sender: Sender) -> None:
+    ended, _ = send(sender, b"SSH-2.0-server\r\n")
+    assert ended == Ended(None, "the connection was cut, or what came is no HTTP")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    assert sender.send(Message(f"http://127.0.0.1:{port}/", {}, b"{}")).result(SECONDS) == Ended(None, "no connection")
+
+
+def test_a_refused_address_is_never_connected_to(sender: Sender) -> None:
+    ended = sender.send(Message("http://169.254.169.254/", {}, b"{}")).result(SECONDS)
+    assert ended.status is None
+    assert "address" in str(ended.error)
+    assert "169" not in str(ended.error)
+
+
+def test_a_name_that_is_looked_up_for_long_holds_up_no_other_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, let_go, look_up = list[str](), threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *arguments: object, **more: object) -> object:
+        asked.append(host)
+        if host != "localhost":
+            let_go.wait()
+            raise socket.gaierror
+        return look_up(host, *arguments, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("socket.getaddrinfo", slow)
+    sender = Sender(call_seconds=SECONDS)
+    try:
+        with closing(Endpoint(answer("200 OK"))) as endpoint:
+            waiting = [sender.send(Message("https://slow.example.invalid/", {}, b"{}")) for _ in range(100)]
+            for url in (endpoint.url, endpoint.url.replace("127.0.0.1", "localhost")):
+                assert sender.send(Message(url, {}, b"{}")).result(SECONDS) == Ended(200)
+        assert sorted(asked) == ["localhost", "slow.example.invalid"]  # one for all calls, and none for an address
+        let_go.set()
+        assert {one.result(SECONDS) for one in waiting} == {Ended(None, "no connection")}
+    finally:
+        let_go.set()  # a thread that waited on would hold up the end of the process
+        sender.close()

@@ -1,0 +1,94 @@
+"""Each setting is where an operator looks for it: in ``.env.example`` and, unless it is a secret, in ``docker-compose.yml``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from cardsync.settings import NAMES, Settings
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+def _types(annotation: Any) -> set[Any]:
+    return {annotation, *(one for part in get_args(annotation) for one in _types(part))}
+
+
+SECRETS: Final = {
+    NAMES[field] for field, info in Settings.model_fields.items() if {SecretStr} & _types(info.annotation)
+}
+EXAMPLES: Final = dict(
+    re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+)
+ADDRESSES: Final = ("postgresql://cardsync@127.0.0.1/cardsync", "amqp://cardsync@127.0.0.1//")  # without a password
+COMPOSE_ONLY: Final = {"CARDSYNC_LISTEN", "CARDSYNC_CONSOLE_LISTEN", "CARDSYNC_IMAGE"}
+CONSOLE_ONLY: Final = {
+    "CARDSYNC_CONSOLE_URL",
+    "CARDSYNC_CONSOLE_READ_ONLY",
+}  # sign-in by an issuer is an overlay of yours
+# In compose the image decides these two, the authority of the broker is for one elsewhere, and a user name goes with a password.
+# The console's own settings are for the process of that name, and half of them without their secret would stop another one.
+NOT_IN_COMPOSE: Final = {
+    *("CARDSYNC_DATA_DIR", "CARDSYNC_LOG_FORMAT", "CARDSYNC_BROKER_CA_FILE", "OTTU_USERNAME"),
+    *(name for name in NAMES.values() if name.startswith(("CARDSYNC_CONSOLE_", "CARDSYNC_OIDC_"))),
+}
+
+
+def _compose(name: str = "docker-compose.yml") -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def _default(name: str) -> str:
+    field = next(field for field, variable in NAMES.items() if variable == name)
+    default = Settings.model_fields[field].default
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None or default == {} else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    assert set(EXAMPLES) == set(NAMES.values()) | COMPOSE_ONLY
+
+
+def test_the_example_shows_no_secret_and_else_the_default_if_there_is_one() -> None:
+    for name in NAMES.values():
+        if name in SECRETS:
+            assert EXAMPLES[name] in ("", *ADDRESSES), name
+        elif _default(name):
+            assert EXAMPLES[name] == _default(name), name
+
+
+SERVICES: Final = {
+    name: one for name, one in _compose()["services"].items() if "OTTU_MERCHANT_ID" in one.get("environment", {})
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_of_ours_is_given_every_setting_that_is_no_secret_and_no_secret(service: str) -> None:
+    given = SERVICES[service]["environment"]
+    wanted = set(NAMES.values()) - SECRETS - NOT_IN_COMPOSE | (CONSOLE_ONLY if service == "console" else set())
+    assert {name for name in given if not name.endswith("_FILE")} == wanted
+    for name, value in given.items():
+        if name.endswith("_FILE") or name == "OTTU_MERCHANT_ID":
+            continue
+        assert value == f"${{{name}:-{_default(name)}}}", name
+
+
+def test_every_process_of_ours_is_among_them() -> None:
+    assert set(SERVICES) == {"web", "web-spare", "worker", "beat", "console", "migrate"}
+
+
+def test_in_a_rotation_those_get_the_keys_before_that_have_the_secret_key() -> None:
+    with_key = {name for name, one in SERVICES.items() if "secret_key" in one["secrets"]}
+    rotation = _compose("deploy/compose.rotation.yml")
+    assert set(rotation["services"]) == with_key
+    for one in rotation["services"].values():
+        assert one == {
+            "secrets": ["previous_secret_keys"],
+            "environment": {"CARDSYNC_PREVIOUS_SECRET_KEYS_FILE": "/run/secrets/previous_secret_keys"},
+        }

@@ -1,0 +1,55 @@
+"""What services read in SQL explains itself: every view of the registry has a comment, and so has each of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import Engine, text
+
+from cardsync.core.cards import CARD_STATUSES
+from cardsync.core.deletion import STATUS
+from cardsync.core.feed import CAUSES, CHANGES
+from cardsync.store.deletions.requests import CODES
+
+_SILENT = text("""
+    SELECT c.relname || coalesce('.' || a.attname, '')
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE n.nspname = 'registry' AND c.relkind IN ('v', 'm', 'r')
+      AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid, 'pg_class') IS NULL)
+    ORDER BY 1
+""")
+_SAID = text("""
+    SELECT col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = cast(:view AS regclass) AND attname = :name
+""")
+
+
+def test_every_view_and_every_column_of_it_has_a_comment(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert connection.execute(_SILENT).scalars().all() == []
+
+
+@pytest.mark.parametrize(
+    ("view", "column", "words"),
+    [
+        ("registry.card_changes", "change", CHANGES),
+        ("registry.card_changes", "cause", [c for c in CAUSES if c != "erasure"]),  # "a release may add some"
+        ("registry.cards", "status", CARD_STATUSES),
+        ("registry.deletions", "status", tuple(set(STATUS.values()))),
+        ("registry.deletions", "code", CODES),
+    ],
+)
+def test_a_comment_names_each_value(engine: Engine, view: str, column: str, words: Sequence[str]) -> None:
+    with engine.connect() as connection:
+        said = connection.execute(_SAID, {"view": view, "name": column}).scalar_one()
+    assert [word for word in words if word not in said] == []
+
+
+def test_the_feed_knows_no_other_changes(engine: Engine) -> None:
+    with engine.connect() as connection:
+        rule = connection.execute(
+            text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'card_changes_change_known'")
+        ).scalar_one()
+    assert [change for change in CHANGES if f"'{change}'" not in rule] == []

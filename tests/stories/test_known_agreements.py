@@ -1,0 +1,109 @@
+"""Agreements as notifications and lists make them known: their calendar, and the looks before their charges."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from cardsync.core.change_rate import BEFORE_A_CHARGE
+from tests import payloads
+from tests.stories.shop import KEYS, Shop, listed, receive
+
+TOKEN = "9999000000000001"
+
+
+def first_payment(shop: Shop, agreement_id: str = "A", *, n: int = 1, **said: Any) -> list[int]:
+    """The customer-present payment of an agreement is notified and processed."""
+    agreement = {"id": agreement_id, **said}
+    body = payloads.auto_debit(agreement=agreement, order_no=f"order-{n}", session_id=f"{n:040x}")
+    return shop.process(receive(shop.ingest, payloads.signed(body), KEYS))
+
+
+def shown(shop: Shop, agreement_id: str = "A") -> Any:
+    (row,) = shop.execute("SELECT * FROM registry.agreements WHERE agreement_id = :id", id=agreement_id)
+    return row
+
+
+def test_what_the_first_payment_says_of_an_agreement_is_shown_with_its_card(shop: Shop) -> None:
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))
+    today = dt.datetime.now(dt.UTC).date()
+    (customer,) = first_payment(
+        shop,
+        type="recurring",
+        frequency="weekly",
+        cycle_interval_days=10,
+        total_cycles=12,
+        start_date=f"{today:%d/%m/%Y}",
+        expiry_date="31/12/2098",
+    )
+    assert shown(shop).card_id is None
+    shop.reconcile(customer)
+    row = shown(shop)
+    (card,) = shop.execute("SELECT card_id FROM registry.active_cards")
+    assert (row.card_id, row.type, row.frequency, row.cycle_interval_days) == (card.card_id, "recurring", "weekly", 10)
+    assert (row.total_cycles, row.starts_on, row.expires_on) == (12, today, dt.date(2098, 12, 31))
+    (event,) = shop.execute("SELECT received_at FROM cardsync.events")
+    assert row.next_charge_at == event.received_at + dt.timedelta(days=10)
+    assert shop.customer().look_by == row.next_charge_at - BEFORE_A_CHARGE
+
+
+def test_the_look_before_a_charge_that_is_not_told_leads_to_the_look_before_the_next_one(shop: Shop) -> None:
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))
+    (customer,) = first_payment(shop, cycle_interval_days=10)
+    shop.reconcile(customer)
+    (before,) = shop.execute("SELECT charges[1] AS charged_at FROM cardsync.known_agreements")
+    back = dt.timedelta(days=9, hours=13)  # the charge is eleven hours away now, and the look before it is due
+    shop.execute(
+        "UPDATE cardsync.known_agreements SET charges = ARRAY[charges[1] - cast(:back AS interval)]", back=back
+    )
+    shop.execute("UPDATE cardsync.customers SET look_by = look_by - cast(:back AS interval)", back=back)
+    shop.reconcile(customer, lane="sweep")
+    assert shop.customer().look_by == before.charged_at - back + dt.timedelta(days=20) - BEFORE_A_CHARGE
+    assert shown(shop).next_charge_at == before.charged_at - back + dt.timedelta(days=10)
+
+
+def test_a_charge_that_was_expected_is_shown_at_the_next_cycle_also_without_a_look(shop: Shop) -> None:
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))
+    (customer,) = first_payment(shop, cycle_interval_days=10)
+    shop.reconcile(customer)
+    before = shown(shop).next_charge_at
+    shop.execute("UPDATE cardsync.known_agreements SET expected_at = expected_at - interval '35 days'")
+    assert shown(shop).next_charge_at == before - dt.timedelta(days=35) + dt.timedelta(days=30)
+    shop.execute("UPDATE cardsync.known_agreements SET expires_on = current_date - 1")
+    assert shown(shop).next_charge_at is None
+
+
+def test_of_two_notifications_the_newer_says_what_it_says_and_the_older_the_rest(shop: Shop) -> None:
+    first_payment(shop, n=1, type="recurring", frequency="monthly")
+    first_payment(shop, n=2, frequency="yearly", total_cycles=3)
+    row = shown(shop)
+    assert (row.type, row.frequency, row.total_cycles) == ("recurring", "yearly", 3)
+
+
+def test_an_agreement_that_no_list_shows_is_at_risk_after_a_while(shop: Shop) -> None:
+    shop.ottu.cards = listed(TOKEN)
+    (customer,) = first_payment(shop)
+    shop.reconcile(customer)
+    risks = "SELECT agreement_id, reason FROM registry.agreements_at_risk"
+    assert shop.execute(risks) == []
+    shop.execute(
+        "UPDATE cardsync.known_agreements SET without_card_since = without_card_since - interval '121 seconds'"
+    )
+    assert [tuple(row) for row in shop.execute(risks)] == [("A", "no_card")]
+
+
+def test_a_repeat_says_nothing_of_agreements(shop: Shop) -> None:
+    body = payloads.auto_debit(agreement={"id": "A"})
+    receive(shop.ingest, payloads.signed(body), KEYS)
+    shop.process(receive(shop.ingest, payloads.signed({**body, "agreement": {"id": "B"}}), KEYS))
+    assert shop.execute("SELECT agreement_id FROM cardsync.known_agreements WHERE agreement_id = 'B'") == []
+
+
+@pytest.mark.parametrize(
+    "agreement", [{"id": "A", "frequency": ["x"], "start_date": 5}, {"id": "A"}, {"id": 5}, "A", None]
+)
+def test_what_cannot_be_read_of_an_agreement_costs_the_hint_nothing(shop: Shop, agreement: object) -> None:
+    body = payloads.auto_debit(agreement=agreement)
+    assert len(shop.process(receive(shop.ingest, payloads.signed(body), KEYS))) == 1

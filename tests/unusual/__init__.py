@@ -1,0 +1,1 @@
+"""A slice of the suite once more, on a database whose defaults are all unusual."""

@@ -1,0 +1,280 @@
+"""The console in Chromium: what only a browser can tell. One server and one browser for all of it.
+
+Every page is opened once for a group of questions, and what is wrong is collected: a test names all pages that fail it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from tests.chromium import CHROMIUM, launched
+from tests.logins import ProcessLogins
+from tests.web.console.browser.example import CUSTOMER_ID
+from tests.web.console.browser.served import ServedConsole, served_console
+
+WIDE = {"width": 1280, "height": 900}
+SMALL = {"width": 375, "height": 800}
+# WCAG 2.2 AA and what axe-core holds to be good practice.
+AXE = Axe()
+ALL = {"resultTypes": ["violations"]}
+COLOURS = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["color-contrast"]}}
+GOES_SIDEWAYS = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+# Notes what the tab key reaches, and what has no outline while it has the focus; how many things there are to reach.
+WATCH_FOCUS = """() => {
+  const all = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")]
+    .filter((one) => one.checkVisibility() && !one.disabled && one.type !== "hidden");
+  const reached = new Set(), told = (one) => one.outerHTML.slice(0, 120);
+  window.unseen = [];
+  document.addEventListener("focusin", ({target}) => {
+    const style = getComputedStyle(target);
+    reached.add(target);
+    if (style.outlineStyle + style.outlineWidth !== "solid3px") window.unseen.push(told(target));
+  });
+  window.missed = () => all.filter((one) => !reached.has(one)).map(told);
+  document.activeElement.blur();
+  return all.length;
+}"""
+
+
+@pytest.fixture(autouse=True)
+def bound_factories() -> None:
+    """The tests of this file share one database, which has its rows."""
+
+
+@pytest.fixture(scope="module")
+def console(
+    postgres: EmbeddedPostgres,
+    template_database: str,
+    logins: ProcessLogins,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServedConsole]:
+    name = f"browser_{secrets.token_hex(6)}"
+    postgres.create_database(name, template=template_database)
+    with served_console(postgres, logins, postgres.url_for(name), tmp_path_factory.mktemp("console")) as served:
+        yield served
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def sessions(chromium: Browser, console: ServedConsole) -> Iterator[dict[str, Any]]:
+    """The cookies of an admin who is signed in, for contexts of every kind."""
+    context = chromium.new_context()
+    page = context.new_page()
+    _sign_in(page, console)
+    yield context.storage_state()
+    context.close()
+
+
+@pytest.fixture
+def admin(chromium: Browser, sessions: dict[str, Any]) -> Iterator[BrowserContext]:
+    context = chromium.new_context(storage_state=sessions, viewport=WIDE)
+    yield context
+    context.close()
+
+
+def _sign_in(page: Page, console: ServedConsole) -> None:
+    page.goto(console.link())
+    page.wait_for_url(f"{console.base}/")  # the sign-in's page leads there by itself
+    page.locator("nav").first.wait_for(state="attached")
+
+
+def _complaints(page: Page) -> list[str]:
+    """What the browser itself complains of from now on: the content security policy, scripts, answers that failed."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    return said
+
+
+def _violations(page: Page, options: dict[str, Any]) -> list[str]:
+    """What axe-core finds; its script stays in a page until the next is opened."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.axe_script)
+    found = page.evaluate("(options) => axe.run(options).then((results) => results.violations)", options)
+    return [f"{one['id']}: {node['target']} {node['html'][:120]}" for one in found for node in one["nodes"]]
+
+
+def _expects(endpoint: str, console: ServedConsole) -> bool:
+    """Whether the page has a row to show: of what no test made yet there is none."""
+    return "00000000-0000-0000" not in console.paths()[endpoint]
+
+
+def test_pages_and_actions_work_without_javascript(
+    console: ServedConsole, chromium: Browser, sessions: dict[str, Any]
+) -> None:
+    """What it makes, a deletion and an operation, has pages of its own that the next tests open."""
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(console.link())
+    sign_in = page.get_by_role("button", name="Sign in")
+    if sign_in.count():
+        sign_in.click()
+    page.wait_for_url(f"{console.base}/")  # the page that a link leads to goes on there by itself
+    page.goto(f"{console.base}/find")
+    page.fill("#said", CUSTOMER_ID)
+    page.get_by_role("button", name="Find").click()
+    assert page.url == f"{console.base}/customers/{console.example.customer}"
+    page.get_by_role("button", name="Look now").click()
+    assert page.locator(".notice").is_visible()
+    page.goto(f"{console.base}/cards/{console.example.card}")
+    page.fill("#delete-reason", "asked by phone")
+    page.get_by_role("button", name="Ask for its deletion").click()
+    assert page.locator(".notice").is_visible()
+    page.goto(f"{console.base}/notifications/{console.example.event}")
+    page.get_by_role("button", name="Replay").click()
+    page.get_by_role("heading", name="Progress").wait_for()
+    context.close()
+
+
+def test_every_page_can_be_used_by_all_people_in_light_and_dark_and_breaks_no_policy(
+    console: ServedConsole, admin: BrowserContext
+) -> None:
+    page, found = admin.new_page(), {}
+    said = _complaints(page)
+    paths = console.paths()
+    for endpoint, path in paths.items():
+        if not _expects(endpoint, console):
+            continue
+        answer = page.goto(console.base + path)
+        assert answer is not None
+        assert answer.status == 200, endpoint
+        wrong = _violations(page, ALL)
+        page.emulate_media(color_scheme="dark")
+        wrong += [f"dark: {one}" for one in _violations(page, COLOURS)]
+        page.emulate_media(color_scheme="light")
+        if wrong:
+            found[endpoint] = wrong
+    assert found == {}, "\n".join(f"{endpoint}: {one}" for endpoint, wrong in found.items() for one in wrong)
+    assert said == []
+
+
+def test_pages_in_arabic_the_sign_in_and_errors_can_be_used_by_all_people(
+    console: ServedConsole, admin: BrowserContext, chromium: Browser
+) -> None:
+    arabic = {"name": "console-language", "value": "ar", "url": console.base}
+    stranger = chromium.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    found: dict[str, list[str]] = {}
+    for context in (admin, stranger):
+        context.add_cookies([arabic])  # type: ignore[list-item]
+    page, outside = admin.new_page(), stranger.new_page()
+    for endpoint, path in console.paths().items():
+        if _expects(endpoint, console):
+            page.goto(console.base + path)
+            found[endpoint] = _violations(page, ALL)
+    for name, where, path in (("error", page, "/no-such-page"), ("sign-in", outside, "/sign-in")):
+        where.goto(console.base + path)
+        found[name] = _violations(where, ALL)
+    stranger.close()
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_no_page_scrolls_sideways_on_a_small_screen(
+    console: ServedConsole, admin: BrowserContext, language: str
+) -> None:
+    admin.add_cookies([{"name": "console-language", "value": language, "url": console.base}])
+    page, sideways = admin.new_page(), []
+    page.set_viewport_size(SMALL)  # type: ignore[arg-type]
+    for endpoint, path in console.paths().items():
+        page.goto(console.base + path)
+        assert page.locator("html").get_attribute("dir") == ("rtl" if language == "ar" else "ltr")
+        if page.evaluate(GOES_SIDEWAYS):
+            sideways.append(endpoint)
+    assert sideways == []
+
+
+def test_a_person_signs_in_and_finds_a_customer_by_keyboard_alone(console: ServedConsole, chromium: Browser) -> None:
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(console.link())
+    page.wait_for_url(f"{console.base}/")
+    _press_on(page, "Skip to the page")
+    assert page.evaluate("document.activeElement.id") == "page"
+    page.reload()
+    _press_on(page, "Find")
+    page.wait_for_url(f"{console.base}/find")
+    page.wait_for_function("document.activeElement.tagName == 'INPUT'")  # the field gets the focus by itself
+    page.keyboard.type(CUSTOMER_ID)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{console.base}/customers/{console.example.customer}")
+    assert page.get_by_text(CUSTOMER_ID).first.is_visible()
+    _press_on(page, "Sign out")
+    page.wait_for_url(f"{console.base}/sign-in")
+    page.goto(f"{console.base}/find")
+    assert page.url == f"{console.base}/sign-in"
+    context.close()
+
+
+def _press_on(page: Page, name: str) -> None:
+    """Go through the page with the tab key until the thing of that name has the focus, and press Enter."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText.trim()") == name:
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"the tab key does not reach {name!r}")
+
+
+def test_the_tab_key_reaches_all_that_can_be_used_on_every_page_and_shows_where_it_is(
+    console: ServedConsole, admin: BrowserContext
+) -> None:
+    admin.add_cookies([{"name": "console-refresh", "value": "0", "url": console.base}])
+    page, wrong = admin.new_page(), {}
+    for endpoint, path in console.paths().items():
+        page.goto(console.base + path)
+        for _ in range(page.evaluate(WATCH_FOCUS) + 3):  # past the end it begins at the top again
+            page.keyboard.press("Tab")
+        if found := page.evaluate("[...window.missed(), ...window.unseen]"):
+            wrong[endpoint] = found
+    assert wrong == {}
+
+
+def test_a_person_looks_at_ottu_and_replays_by_keyboard_alone(console: ServedConsole, admin: BrowserContext) -> None:
+    page = admin.new_page()
+    page.goto(f"{console.base}/customers/{console.example.customer}")
+    _press_on(page, "Look now")
+    page.locator(".notice").wait_for()
+    page.goto(f"{console.base}/notifications?status=failed")
+    _press_on(page, "Replay all that match ...")
+    page.wait_for_url("**/notifications/replay-all*")
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "word":
+            break
+    page.keyboard.type("REPLAY")
+    _press_on(page, "Replay them all")
+    page.get_by_role("heading", name="Progress").wait_for()
+
+
+def test_a_form_that_another_site_sends_is_refused(console: ServedConsole, admin: BrowserContext) -> None:
+    """From the same host by another name: the browser sends the form, and the console refuses it."""
+    page = admin.new_page()
+    target = f"{console.base}/customers/{console.example.customer}/look-now"
+    evil = console.base.replace("127.0.0.1", "localhost")
+    page.route(
+        f"{evil}/**",
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f'<form method="post" action="{target}"><input name="form_token" value="x"></form>'
+            "<script>document.forms[0].submit()</script>",
+        ),
+    )
+    with page.expect_response(target) as answer:
+        page.goto(f"{evil}/win-a-prize")
+    assert answer.value.status == 403
+    assert answer.value.request.headers["origin"] == evil

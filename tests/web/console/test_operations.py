@@ -1,0 +1,147 @@
+"""Operations from the console: a dry run first; a typed word and a new sign-in for what changes much."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+from sqlalchemy import text
+
+from cardsync.core.brake import Limits
+from cardsync.store.access import keys
+from cardsync.stories.carry_out import carry_out
+from tests.factories import RING, CustomerFactory, EventFactory, make_card
+from tests.store.rows import change, one
+from tests.web.console.conftest import Browser
+
+LIMITS = Limits(0.15, 25)
+
+
+def age_sign_ins(engine):
+    change(engine, "UPDATE cardsync.console_sessions SET began_at = began_at - interval '11 minutes'")
+
+
+def filter_of(page):
+    return html.unescape(re.search(r'name="filter" value="([^"]*)"', page)[1])
+
+
+def test_a_failed_notification_is_replayed_and_its_page_tells_the_progress(signed_in, engine, worker_engine):
+    event, browser = EventFactory(status="failed", last_error="boom"), signed_in("operator")
+    assert "Replay" in browser.get(f"/notifications/{event.event_id}").text
+    asked = browser.post(f"/notifications/{event.event_id}/replay")
+    page = browser.get(asked.headers["Location"])
+    assert page.headers["Refresh"] == "2"
+    assert "running" in page.text
+    while carry_out(worker_engine, LIMITS, RING):
+        pass
+    page = browser.get(asked.headers["Location"])
+    assert "Refresh" not in page.headers
+    assert "1 of about 1 done, 0 failed." in page.text
+    assert ">Replay</button>" not in browser.get(f"/notifications/{event.event_id}").text
+
+
+def test_all_that_match_is_an_operation_on_the_server_with_a_dry_run(signed_in, engine, worker_engine):
+    for n in range(500):
+        EventFactory(status="failed", last_error="boom", customer_id=f"customer {n % 7}")
+    EventFactory(status="failed", last_error="other")
+    browser = signed_in("operator")
+    page = browser.get("/notifications/replay-all?error=boom").text
+    assert ">500<" in page
+    assert ">7<" in page
+    filter_ = filter_of(page)
+    assert browser.post("/notifications/replay-all", filter=filter_, word="replay").status_code == 400
+    asked = browser.post("/notifications/replay-all", filter=filter_, word="REPLAY", reason="fixed")
+    while carry_out(worker_engine, LIMITS, RING):
+        pass
+    assert "500 of about 500 done, 0 failed." in browser.get(asked.headers["Location"]).text
+    assert one(engine, "SELECT count(*) AS n FROM cardsync.events WHERE status = 'failed'").n == 1
+    kept = one(engine, "SELECT filter, reason FROM cardsync.operations")
+    assert (kept.filter, kept.reason) == (json.loads(filter_), "fixed")
+
+
+def test_what_changes_much_wants_a_new_sign_in(signed_in, engine):
+    customer, browser = CustomerFactory(), signed_in("admin")
+    EventFactory(status="failed")
+    filter_ = filter_of(browser.get("/notifications/replay-all").text)
+    age_sign_ins(engine)
+    assert "sign-in of the last ten minutes" in browser.get(f"/erasures/{customer.id}/new").text
+    for path, fields in (
+        (f"/customers/{customer.id}/erase", {"word": "ERASE"}),
+        ("/brake/release", {"word": "RELEASE"}),
+        ("/brake/requests/release", {"word": "RELEASE", "asker": "x"}),
+        ("/notifications/replay-all", {"word": "REPLAY", "filter": filter_}),
+        ("/calls/resume", {"word": "RESUME"}),
+        ("/access/operators/invite", {"name": "Bilal", "role": "viewer"}),
+        ("/access/keys", {"name": "shop", "scope": "cards:read"}),
+    ):
+        answer = browser.post(path, **fields)
+        assert (answer.status_code, "last ten minutes" in answer.text) == (403, True), path
+    assert one(engine, "SELECT count(*) AS n FROM cardsync.operations").n == 0
+
+
+def test_a_person_is_erased_and_the_brake_released_by_a_worker(signed_in, engine, worker_engine):
+    customer, browser = CustomerFactory(), signed_in("admin")
+    make_card(customer)
+    change(engine, "UPDATE cardsync.gate SET brake_engaged_at = now()")
+    assert "Release the brake" in browser.get("/brake").text
+    assert browser.post("/brake/release", word="RELEASE", accept="2", reason="seen at Ottu").status_code == 303
+    assert browser.post(f"/customers/{customer.id}/erase", word="ERASE").status_code == 303
+    while carry_out(worker_engine, LIMITS, RING):
+        pass
+    assert one(engine, "SELECT brake_engaged_at FROM cardsync.gate").brake_engaged_at is None
+    assert one(engine, "SELECT status FROM cardsync.cards").status == "deleting"
+    assert "release the brake on removals: ended" in browser.get("/audit").text
+
+
+def test_an_operation_is_cancelled_and_only_while_it_is_under_way(signed_in, engine):
+    event, browser = EventFactory(status="failed"), signed_in("operator")
+    asked = browser.post(f"/notifications/{event.event_id}/replay").headers["Location"]
+    assert browser.post(f"{asked}/cancel").status_code == 303
+    assert browser.post(f"{asked}/cancel").status_code == 409
+    assert "cancelled" in browser.get(asked).text
+
+
+def test_an_admin_invites_operators_and_makes_keys_which_are_shown_once(signed_in, engine, console):
+    browser = signed_in("admin")
+    page = browser.post("/access/operators/invite", name="Bilal", role="viewer").text
+    (link,) = re.findall(r"/sign-in/([A-Za-z0-9_-]{43})", page)
+    assert Browser(console).sign_in(link).status_code == 200
+    page = browser.post("/access/keys", name="shop", scope="cards:read", days="30").text
+    (key,) = re.findall(r"cs_live_[A-Za-z0-9_-]{43}", page)
+    kept = one(engine, "SELECT key_id, scopes, prefix FROM cardsync.api_keys")
+    assert (kept.scopes, kept.prefix) == (["cards:read"], keys.shown_prefix(key))
+    access = browser.get("/access").text
+    assert key not in access
+    assert link not in access
+    with engine.connect() as connection:
+        journal = str(connection.execute(text("SELECT a::text FROM cardsync.operator_actions AS a")).all())
+    assert key not in journal
+    assert link not in journal
+    assert browser.post(f"/access/keys/{kept.key_id}/revoke").status_code == 303
+    assert browser.post(f"/access/keys/{kept.key_id}/revoke").status_code == 409
+    assert browser.post("/access/operators/disable", name="Bilal").status_code == 303
+    for wrong in (
+        {"name": "", "role": "viewer"},
+        {"name": "x", "role": "owner"},
+        {"name": "4111 1111 1111 1111", "role": "viewer"},
+    ):
+        assert browser.post("/access/operators/invite", **wrong).status_code == 400
+
+
+def test_nobody_changes_the_own_role(signed_in, engine):
+    browser = signed_in("admin")
+    name = one(engine, "SELECT name FROM cardsync.operators").name
+    assert browser.post("/access/operators/invite", name=name, role="viewer").status_code == 409
+    assert browser.post("/access/operators/disable", name=name).status_code == 409
+    assert browser.get("/").status_code == 200
+
+
+def test_a_deletion_s_way_is_drawn_from_the_transition_table(signed_in, engine):
+    card, browser = make_card(CustomerFactory()), signed_in("operator")
+    browser.post(f"/cards/{card.card_id}/deletions")
+    deletion_id = one(engine, "SELECT deletion_id FROM cardsync.deletions").deletion_id
+    page = browser.get(f"/deletions/{deletion_id}").text
+    assert page.count('class="stage') >= 4
+    assert 'aria-current="step"' in page
+    assert "Cancel" in page

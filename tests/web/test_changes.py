@@ -1,0 +1,130 @@
+"""``GET /v1/changes``: the feed over HTTP, in order and without gaps, and a wait that holds no thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+from werkzeug.test import Client
+
+from cardsync.web.api.change_schemas import CardChange
+from cardsync.web.long_polls import LongPolls
+from tests.waiting import until
+from tests.web.rows import add_card
+from tests.web.served import Served
+
+Bearer = Callable[..., dict[str, str]]
+
+
+def rows_of(engine: Engine) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT * FROM registry.card_changes ORDER BY seq")).mappings())
+
+
+def test_changes_come_in_order_without_gaps_page_by_page(client: FlaskClient, engine: Engine, bearer: Bearer) -> None:
+    for number in range(5):
+        add_card(engine, token=f"tok-fake-000{number}")
+    headers = bearer("cards:read")
+    after, seen = 0, []
+    while page := client.get(f"/v1/changes?after={after}&limit=2", headers=headers).json:
+        assert page["head"] == len(rows_of(engine))
+        if not page["changes"]:
+            break
+        seen += page["changes"]
+        after = page["next_after"]
+    assert page is not None
+    assert page["next_after"] == after
+    assert [one["seq"] for one in seen] == [row["seq"] for row in rows_of(engine)]
+    assert set(seen[0]) == {"seq", "at", "card_id", "environment", "customer_id", "change", "fields", "cause"}
+
+
+@pytest.mark.parametrize(
+    "query", ["", "after=-1", "after=x", "after=0&limit=0", "after=0&limit=1001", "after=0&wait=31", "after=0&more=1"]
+)
+def test_a_wrong_question_is_refused(client: FlaskClient, bearer: Bearer, query: str) -> None:
+    assert client.get(f"/v1/changes?{query}", headers=bearer("cards:read")).status_code == 422
+
+
+def test_the_scope_is_asked_for(client: FlaskClient, bearer: Bearer) -> None:
+    assert client.get("/v1/changes?after=0").status_code == 401
+    assert client.get("/v1/changes?after=0", headers=bearer("cards:delete")).status_code == 403
+
+
+def test_a_wait_ends_with_the_next_change_and_holds_no_thread(
+    make_app: Callable[..., Flask], engine: Engine, bearer: Bearer
+) -> None:
+    served = Served(make_app(web_threads=1))
+    headers = bearer("cards:read")
+
+    def ask(wait: int) -> Any:
+        return Client(served).get(f"/v1/changes?after=0&wait={wait}", headers=headers).json
+
+    assert ask(0) == {"changes": [], "next_after": 0, "head": 0}
+    polls = served._dispatcher._polls
+    with ThreadPoolExecutor(20) as callers:
+        asked = [callers.submit(ask, 30) for _ in range(20)]
+        until(lambda: polls._waiting == 20, "twenty wait")
+        assert ask(0) == {"changes": [], "next_after": 0, "head": 0}  # the one thread is free
+        add_card(engine)
+        answers = [one.result(30) for one in asked]
+    assert all(answer["changes"] and answer["next_after"] == answer["head"] for answer in answers)
+    assert polls._waiting == 0
+
+
+def test_a_wait_ends_empty_when_its_time_is_over(make_app: Callable[..., Flask], bearer: Bearer) -> None:
+    answer = Client(Served(make_app())).get("/v1/changes?after=0&wait=1", headers=bearer("cards:read"))
+    assert (answer.status_code, answer.json) == (200, {"changes": [], "next_after": 0, "head": 0})
+
+
+def test_beyond_its_places_a_wait_is_refused_and_a_question_is_answered(
+    make_app: Callable[..., Flask], engine: Engine, bearer: Bearer
+) -> None:
+    served = Served(make_app())
+    served._dispatcher._polls._places = 0
+    headers = bearer("cards:read")
+    refused = Client(served).get("/v1/changes?after=0&wait=30", headers=headers)
+    assert refused.status_code == 503
+    assert (refused.json or {})["code"] == "too_many_waiting"
+    assert int(refused.headers["Retry-After"]) > 0
+    assert Client(served).get("/v1/changes?after=0", headers=headers).status_code == 200
+    add_card(engine)
+    assert Client(served).get("/v1/changes?after=0&wait=30", headers=headers).status_code == 200
+
+
+def test_who_may_not_ask_takes_no_place(make_app: Callable[..., Flask], bearer: Bearer) -> None:
+    served = Served(make_app())
+    assert Client(served).get("/v1/changes?after=0&wait=30").status_code == 401
+    assert served._dispatcher._polls._waiting == 0
+
+
+def test_under_another_server_the_answer_comes_at_once(client: FlaskClient, bearer: Bearer) -> None:
+    assert client.get("/v1/changes?after=0&wait=30", headers=bearer("cards:read")).json == {
+        "changes": [],
+        "next_after": 0,
+        "head": 0,
+    }
+
+
+def test_while_the_database_is_away_a_wait_ends_with_its_time() -> None:
+    asked: list[int] = []
+
+    def away() -> int:
+        asked.append(1)
+        raise OperationalError("", None, Exception())
+
+    asyncio.run(LongPolls(away).wait(0, 0.3))
+    assert asked
+
+
+def test_a_change_with_a_word_of_another_release_is_shown_as_it_is() -> None:
+    row = {"seq": 1, "at": "2027-01-01T00:00:00Z", "card_id": "6f1f2d0e-6a43-4d0c-9a54-0d6ce7f2f7aa"}
+    whose = {"environment": "sandbox", "customer_id": "c", "fields": []}
+    shown = CardChange.model_validate({**row, **whose, "change": "renamed", "cause": "telepathy"})
+    assert (shown.change, shown.cause) == ("renamed", "telepathy")

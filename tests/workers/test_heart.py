@@ -1,0 +1,56 @@
+"""The heart: it beats while the process is at work."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from cardsync import db, threads
+from cardsync.store import heartbeats
+from cardsync.store.heartbeats import Process
+from tests.waiting import until
+from workers.heart import STANDS_STILL_SECONDS, Heart, Pulse
+
+WORKER = Process("worker", "one.example", 7)
+
+
+def at_work(engine: Engine) -> list[Process]:
+    with engine.connect() as connection:
+        return [one.process for one in heartbeats.read(connection)]
+
+
+def test_a_process_at_work_has_a_heartbeat_until_it_is_told_to_stop(engine: Engine, worker_engine: Engine) -> None:
+    heart = Heart(worker_engine, WORKER)
+    heart.start()
+    until(lambda: at_work(engine) == [WORKER], "a heartbeat")
+    heart.close()
+    assert at_work(engine) == []
+
+
+def test_a_process_that_ends_itself_is_not_missed(engine: Engine, worker_engine: Engine) -> None:
+    heart = Heart(worker_engine, WORKER)
+    heart.start()
+    until(lambda: at_work(engine) == [WORKER], "a heartbeat")
+    for leave in list(threads._before_end):  # what `end_process` calls
+        leave()
+    assert at_work(engine) == []
+    heart.close()
+
+
+def test_a_loop_that_stands_still_has_no_heartbeat(worker_engine: Engine) -> None:
+    seconds = [0.0]
+    pulse = Pulse(now=lambda: seconds[0])
+    assert pulse.is_beating()
+    seconds[0] = STANDS_STILL_SECONDS
+    assert not pulse.is_beating()
+    heart = Heart(worker_engine, WORKER, pulse=pulse)
+    heart.start()
+    heart.close()
+    assert at_work(worker_engine) == []
+    pulse.turn()
+    assert pulse.is_beating()
+
+
+def test_a_database_that_is_away_ends_nothing() -> None:
+    heart = Heart(db.make_engine("postgresql://nobody@127.0.0.1:1/none"), WORKER)
+    heart.start()
+    heart.close()
