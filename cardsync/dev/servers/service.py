@@ -138,10 +138,8 @@ class Service(ABC):
     def pause(self) -> None:
         """Pause every process of the server (SIGSTOP): connections stay open, and there is no answer."""
         seen: set[int] = set()
-        while new := [
-            p for p in self._processes() if p.pid not in seen
-        ]:  # parents first, so that no new child is missed
-            freeze(new)
+        while new := [p for p in self._processes() if p.pid not in seen]:
+            freeze(new)  # parents first, so that no new child is missed
             seen.update(process.pid for process in new)
 
     def resume(self) -> None:
