@@ -8,6 +8,10 @@ A pipeline's ``execute`` takes what SQLAlchemy's does and answers alike, so that
 (``Transaction``). An error of the server's is raised where the next answer is read, or at the end, before anything is committed.
 It is one of SQLAlchemy's. SQLAlchemy's events are kept: ``before_cursor_execute``, ``after_cursor_execute`` (sent, perhaps not
 answered yet) and ``commit``.
+
+An answer is read at a Sync and never at a Flush. A server that waits for its client after a Sync is idle in a transaction, which
+``session.IDLE_IN_TRANSACTION_TIMEOUT_MS`` bounds. After a Flush it waits within a command, which nothing bounds: a process that
+stood still there would keep its rows locked until it goes on.
 """
 
 from __future__ import annotations
@@ -78,6 +82,7 @@ class Sent:
 
     def all(self) -> list[Any]:
         """All rows."""
+        self._pipeline.hear()
         return self._cursor.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
@@ -109,7 +114,7 @@ class Sent:
     @property
     def rowcount(self) -> int:
         """How many rows it changed."""
-        self._pipeline.wait()
+        self._pipeline.hear()
         return self._cursor.rowcount
 
     @staticmethod
@@ -126,7 +131,9 @@ class Pipeline:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         self._driver: psycopg.Connection[Any] = driver
-        self._open: contextlib.AbstractContextManager[object] | None = None
+        self._opened = contextlib.ExitStack()
+        self._open: psycopg.Pipeline | None = None
+        self._is_heard = True
 
     def execute(self, statement: TextClause, parameters: Mapping[str, Any] | None = None) -> Sent:
         """Send a statement. Its answer is read later, or never."""
@@ -147,11 +154,16 @@ class Pipeline:
         self.wait()
         return self._connection
 
+    def hear(self) -> None:
+        """Wait for all answers, and stay ready to send without waiting."""
+        if self._open is not None and not self._is_heard:
+            self._is_heard = True
+            self._open.sync()
+
     def wait(self) -> None:
-        """Wait for all answers."""
-        if self._open is not None:
-            opened, self._open = self._open, None
-            opened.__exit__(None, None, None)
+        """Wait for all answers, and send what comes next by the connection alone."""
+        self._open = None
+        self._opened.close()
 
     def begin(self) -> None:
         """Send BEGIN."""
@@ -172,9 +184,8 @@ class Pipeline:
 
     def _cursor(self) -> RawCursor[Any]:
         if self._open is None:
-            opened = self._driver.pipeline()
-            opened.__enter__()
-            self._open = opened
+            self._open = self._opened.enter_context(self._driver.pipeline())
+        self._is_heard = False
         return RawCursor(self._driver, row_factory=namedtuple_row)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from cardsync.db import Pipeline, pipelined
 from cardsync.errors import Superseded
+from tests.waiting import until
 
 _ADD = text("INSERT INTO public.kept (id, word) VALUES (:id, :word) RETURNING id, word AS said")
 _CHANGE = text("UPDATE public.kept SET word = :word WHERE word <> :word AND id > 0::bigint")
@@ -33,6 +34,11 @@ def kept(engine: Engine) -> None:
 def ids(engine: Engine) -> list[int]:
     with engine.connect() as connection:
         return list(connection.execute(_ALL).scalars())
+
+
+def sessions(engine: Engine) -> set[int]:
+    with engine.connect() as connection:
+        return set(connection.execute(text("SELECT pid FROM pg_stat_activity")).scalars())
 
 
 def run(engine: Engine, work: Callable[[Pipeline], object]) -> None:
@@ -113,6 +119,21 @@ def test_an_error_is_raised_where_the_next_answer_is_read(engine: Engine) -> Non
 
     with pytest.raises(DBAPIError, match="division by zero"):
         run(engine, fail)
+
+
+def test_the_server_ends_a_transaction_whose_client_stands_still(engine: Engine) -> None:
+    """Once an answer is read the server counts for how long it waits for its client: rows are not kept locked for ever."""
+
+    def stand_still(pipeline: Pipeline) -> None:
+        add_all(pipeline, (1, "one"))
+        pipeline.execute(text("SET LOCAL idle_in_transaction_session_timeout = 100"))
+        session = pipeline.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        until(lambda: session not in sessions(engine), "the server ends the session")
+        add_all(pipeline, (2, "two"))
+
+    with pytest.raises(OperationalError):
+        run(engine, stand_still)
+    assert ids(engine) == []
 
 
 def test_the_connection_goes_back_as_it_was(engine: Engine) -> None:

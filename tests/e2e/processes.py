@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+from cardsync.dev.servers.processes import descendants
 from tests.waiting import WAIT_SECONDS, until
 
 STOP_SECONDS: Final = 40.0  # a deadline: a worker finishes what runs, and its container gives it longer
@@ -43,6 +46,19 @@ def run(folder: Path, settings: Mapping[str, str], *arguments: str) -> subproces
         timeout=60,
         check=False,
     )
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    """Whether each thread is stopped: one that waits for a processor goes on for a while after the signal."""
+    threads = Path(f"/proc/{process.pid}/task")
+    try:
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in threads.glob("*/stat")]
+        return all(state in "TtZX" for state in states) and process.status() in (
+            psutil.STATUS_STOPPED,
+            psutil.STATUS_ZOMBIE,
+        )
+    except (psutil.NoSuchProcess, OSError):
+        return False  # it ended as we looked: the next look does not find it
 
 
 class Process:
@@ -97,9 +113,14 @@ class Process:
         """Send a signal to the process itself, not to what it started."""
         os.kill(self.pid, number)
 
-    def signal_group(self, number: int) -> None:
-        """Send a signal to the process and all that it started, as pausing a container does."""
-        os.killpg(self.pid, number)
+    def pause(self) -> None:
+        """Let the process and all that it started stand still, as pausing a container does; returns when all of them do."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        until(lambda: all(map(_stands_still, descendants(self.pid))), f"every thread of {self.name} stands still")
+
+    def resume(self) -> None:
+        """Let what was paused go on."""
+        os.killpg(self.pid, signal.SIGCONT)
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end and return the exit status."""

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -236,11 +235,11 @@ def test_senders_and_processes_that_are_wrong_fire_alerts_that_end_with_them(
     system: System, prometheus: Prometheus, tmp_path: Path
 ) -> None:
     frozen = prometheus.watch(*FROZEN)
-    system.processes["web"].signal_group(signal.SIGSTOP)
+    system.processes["web"].pause()
     try:
         frozen.until_fired()
     finally:
-        system.processes["web"].signal_group(signal.SIGCONT)
+        system.processes["web"].resume()
     frozen.until_over()
 
     wrong, silent = prometheus.watch(*SENDERS, *PROCESSES), prometheus.watch(*BROKER)

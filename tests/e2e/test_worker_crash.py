@@ -43,7 +43,7 @@ def test_a_worker_stalled_in_a_call_past_its_lease_does_no_harm_when_it_wakes(sy
     with system.simulator.held("list:after") as gates:
         visit = system.save_card(customer)
         gates.wait_until_waiting("list:after")
-        stalled.signal_group(signal.SIGSTOP)
+        stalled.pause()
     try:
         system.start("worker", "worker-2").says("worker_started")
         _let_time_pass(system)
@@ -52,7 +52,7 @@ def test_a_worker_stalled_in_a_call_past_its_lease_does_no_harm_when_it_wakes(sy
         system.post("/v1/reconciliations", system.key("cards:reconcile"), environment=ENVIRONMENT, customer_id=customer)
         until(lambda: system.statuses(customer) == ["removed"], "the other worker sees the card gone")
     finally:
-        stalled.signal_group(signal.SIGCONT)
+        stalled.resume()
         system.end("worker-2")
     until(lambda: "superseded" in stalled.output(), "the stalled worker finds that its ticket is void")
     assert system.statuses(customer) == ["removed"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -95,8 +94,8 @@ class Harm:
         if fault.how == "told to stop":
             return lambda: _stop(process), lambda: self._start(process)
         return (
-            lambda: process.signal_group(signal.SIGSTOP),
-            lambda: process.signal_group(signal.SIGCONT),
+            lambda: process.pause(),
+            lambda: process.resume(),
         )
 
     def _start(self, process: Process) -> None:

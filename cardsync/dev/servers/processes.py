@@ -18,7 +18,7 @@ from psutil import Process
 from cardsync.dev.servers.errors import ServiceError
 
 KILL_SECONDS: Final = 20.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
-FREEZE_SECONDS: Final = 5.0
+FREEZE_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.01
 
 
