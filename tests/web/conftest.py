@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cardsync.settings import Settings
 from cardsync.store.access import keys
 from cardsync.store.access.keys import SCOPES, Scope
 from cardsync.web import create_app
+from cardsync.web.services import Services
 from tests import payloads
 from tests.web.served import Served
 
@@ -59,15 +60,22 @@ def make_settings(database_url: str, tmp_path: Path) -> Callable[..., Settings]:
 @pytest.fixture
 def make_app(
     make_settings: Callable[..., Settings], ingest_engine: Engine, web_engine: Engine, bells: NotingBells
-) -> Callable[..., Flask]:
-    """An application with some settings changed, or with other bells or engines; it has the web's rights and no more."""
+) -> Iterator[Callable[..., Flask]]:
+    """Applications with some settings changed, or with other bells or engines; they have the web's rights and no more.
+
+    After the test none of them goes on probing its database, which is then gone.
+    """
+    made: list[Flask] = []
 
     def make(**overrides: object) -> Flask:
         parts = {"ingest_engine": ingest_engine, "engine": web_engine, "bells": bells}
         parts |= {name: overrides.pop(name) for name in list(overrides) if name in parts}
-        return create_app(make_settings(**overrides), **parts)  # type: ignore[arg-type]
+        made.append(create_app(make_settings(**overrides), **parts))  # type: ignore[arg-type]
+        return made[-1]
 
-    return make
+    yield make
+    for app in made:
+        Services.of_app(app).database_breaker.close()
 
 
 @pytest.fixture
