@@ -47,6 +47,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Pipe:
 
 def use_as_output(monkeypatch: pytest.MonkeyPatch, file: BinaryIO) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, write_through=True))
+    monkeypatch.setattr(log_lines, "FLUSH_SECONDS", 60.0)  # a deadline: only a bug takes so long
     logs.configure(Settings.model_construct(log_format="json", log_level="info"), "web")
 
 
