@@ -37,6 +37,7 @@ RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
 RABBITMQ_SECONDS = 60  # one that is not there refuses at once, and one that is may share its machine with many tests
 MEMORY_BYTES = 4 * 2**30
 CLEANING_SECONDS = 600
+CONNECT_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,17 @@ def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_connections() -> Iterator[None]:
+    """A session with a server of the tests' is made, however busy the machine is: the product's two seconds are for one that is away.
+
+    Processes that a test starts keep the two seconds, and try again as they do in a deployment.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cardsync.db.session.CONNECT_TIMEOUT_S", CONNECT_SECONDS)
+        yield
 
 
 @pytest.fixture(scope="session")
