@@ -63,9 +63,9 @@ def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def patient_connections() -> Iterator[None]:
-    """A session with a server of the tests' is made, however busy the machine is: the product's two seconds are for one that is away.
+    """A session with a server of the tests' own is made, however busy the machine is.
 
-    Processes that a test starts keep the two seconds, and try again as they do in a deployment.
+    The product gives up after two seconds, since a server may be away. Processes that a test starts do so too, and try again.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cardsync.db.session.CONNECT_TIMEOUT_S", CONNECT_SECONDS)
@@ -76,7 +76,8 @@ def patient_connections() -> Iterator[None]:
 def services() -> Iterator[Path]:
     """The folder of this run's servers."""
     prefix, parent = f"cardsync-tests-{os.getuid()}-", _fastest_parent()
-    with Lock.take(parent / f"{prefix}leftovers", patience_seconds=CLEANING_SECONDS):  # one process at a time removes them
+    # One process at a time removes them.
+    with Lock.take(parent / f"{prefix}leftovers", patience_seconds=CLEANING_SECONDS):
         for old in parent.glob(f"{prefix}*-*"):
             run = old.name.removeprefix(prefix).partition("-")[0]
             with contextlib.suppress(FileNotFoundError):  # another run ends, and removes its own, at this moment

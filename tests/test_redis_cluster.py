@@ -29,7 +29,7 @@ def cluster(services: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Embedde
 
 
 def test_a_redis_cluster_is_refused_at_once(cluster: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "START_SECONDS", 60.0)  # one that does not answer in time is no cluster; this one is slow
+    monkeypatch.setattr(broker, "START_SECONDS", 60.0)  # what does not answer in time is let pass
     settings = Settings.model_validate({"broker_url": cluster.url})
     with pytest.raises(broker.BrokerUnusable, match="Redis Cluster"):
         broker.ask(settings, seconds=60)

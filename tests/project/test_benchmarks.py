@@ -17,7 +17,7 @@ from benchmarks.offered import offer
 from benchmarks.processor import metered
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCH_SECONDS = 1_500  # a deadline for what hangs: with slow disks and other tests beside, a round of each took over 240
+BENCH_SECONDS = 1_500  # a deadline for what hangs: with a slow disk and other tests, a round of each took over 240
 CONTENDERS = {"cardsync", "pgbench, the same row"}
 PARTS = {"web_processor_ms", "postgresql_processor_ms"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

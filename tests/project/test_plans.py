@@ -167,9 +167,7 @@ def _fill(engine: Engine) -> None:
         connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
         for index in indexes:
             connection.execute(text(index.definition))
-        connection.execute(
-            text(f"ANALYZE {', '.join(f'cardsync.{table}' for table in FILLED)}")
-        )
+        connection.execute(text(f"ANALYZE {', '.join(f'cardsync.{table}' for table in FILLED)}"))
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)

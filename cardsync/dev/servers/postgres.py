@@ -32,7 +32,7 @@ from cardsync.files import make_private_folder, write_private
 USER: Final = "cardsync"
 DATABASE: Final = "cardsync"
 CONNECT_SECONDS: Final = 5  # for one look whether it answers; libpq itself would wait without a limit
-ADMINISTER_SECONDS: Final = 60  # for a connection to a server that has answered: a busy machine may stand still for a while
+ADMINISTER_SECONDS: Final = 60  # for one that has answered: a busy machine may stand still for a while
 IN_USE_TRIES: Final = 4
 
 SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
