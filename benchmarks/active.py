@@ -26,7 +26,7 @@ from benchmarks.stack import Ground
 
 PER_SECOND: Final = 10.0
 WARM_UP: Final = 20
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 240.0
 LISTEN_SECONDS: Final = 0.5
 STAGES: Final = (
     ("received", "sent to stored"),

@@ -73,6 +73,7 @@ def run(ground: Ground, plan: Plan, say: Callable[[str], None]) -> dict[str, Any
             with Running(ground.folder, f"forget-{number}", command, {}) as forgetting:
                 forgetting.wait_for_line("hint")
                 second = _send(port, hints, plan, f"beside-{number}")
+                forgetting.wait_for_output(_has_each_kind)
             alone.append(figures.of_round(first))
             beside.append({**figures.of_round(second), **_cleared(forgetting)})
             acknowledged += first.acknowledged + second.acknowledged
@@ -134,13 +135,23 @@ def _send(port: int, count: int, plan: Plan, seed: str) -> Measured:
 
 def _cleared(forgetting: Running) -> Figures:
     """Rows a second of each kind that the process cleared. Raises ``LostError`` if it had nothing left to do."""
-    runs = [json.loads(line) for line in forgetting.output().splitlines()]
+    runs = _runs(forgetting.output())
     cleared = {kind: sum(run[kind] for run in runs) for kind in KINDS}
-    # Of one run alone a kind may be missing: on a busy machine its batch is put off, or its time is over before its turn.
     if 0 in cleared.values() or any(sum(run[kind] for kind in KINDS) == 0 for run in runs):
         raise LostError("there was nothing left to forget: begin with more rows")
     seconds = sum(run["seconds"] for run in runs)
     return {kind: count / seconds for kind, count in cleared.items()}
+
+
+def _has_each_kind(output: str) -> bool:
+    """Of one run alone a kind may be missing: on a busy machine its batch is put off, or its time is over before its turn."""
+    runs = _runs(output)
+    return all(any(run[kind] for run in runs) for kind in KINDS)
+
+
+def _runs(output: str) -> list[dict[str, float]]:
+    """What each run cleared; a line that is not at its end is left out."""
+    return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _forget_for_ever(database_url: str) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -33,7 +33,7 @@ from cardsync.dev.servers.valkey import EmbeddedValkey
 DISK: Final = Path("/var/tmp")  # noqa: S108  # outlives a restart, so it is no RAM disk; the folder in it is our own
 SECRET: Final = "bench-secret-key-of-at-least-32-characters"
 API_KEY: Final = "bench-api-key-0001"
-READY_SECONDS: Final = 60.0
+READY_SECONDS: Final = 240.0
 STOP_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.02
 DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
@@ -151,6 +151,10 @@ class Running:
     def wait_for_line(self, words: str) -> None:
         """Return once the output holds ``words``. Raises ``NotReadyError``."""
         self._wait(lambda: words in self.output())
+
+    def wait_for_output(self, holds: Callable[[str], bool]) -> None:
+        """Return once the output is as wanted. Raises ``NotReadyError``."""
+        self._wait(lambda: holds(self.output()))
 
     def output(self) -> str:
         """All that it has written."""

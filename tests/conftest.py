@@ -26,15 +26,18 @@ from kombu.exceptions import OperationalError
 from psycopg import sql
 from sqlalchemy import Engine
 
-from cardsync.dev.servers.errors import DirectoryInUse
+from cardsync.dev.servers.errors import ServiceError
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.dev.servers.valkey import EmbeddedValkey
+from cardsync.files import Lock
 from tests.logins import ProcessLogins
 
 TESTS: Final = Path(__file__).resolve().parent
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
-RABBITMQ_SECONDS = 2
+RABBITMQ_SECONDS = 60  # one that is not there refuses at once, and one that is may share its machine with many tests
 MEMORY_BYTES = 4 * 2**30
+CLEANING_SECONDS = 600
+CONNECT_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -58,15 +61,28 @@ def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root.setLevel(level)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_connections() -> Iterator[None]:
+    """A session with a server of the tests' own is made, however busy the machine is.
+
+    The product gives up after two seconds, since a server may be away. Processes that a test starts do so too, and try again.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cardsync.db.session.CONNECT_TIMEOUT_S", CONNECT_SECONDS)
+        yield
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Path]:
     """The folder of this run's servers."""
     prefix, parent = f"cardsync-tests-{os.getuid()}-", _fastest_parent()
-    for old in parent.glob(f"{prefix}*-*"):
-        run = old.name.removeprefix(prefix).partition("-")[0]
-        with contextlib.suppress(FileNotFoundError):  # another run ends, and removes its own, at this moment
-            if old.lstat().st_uid == os.getuid() and run.isdecimal() and not psutil.pid_exists(int(run)):
-                _remove_leftovers(old)
+    # One process at a time removes them.
+    with Lock.take(parent / f"{prefix}leftovers", patience_seconds=CLEANING_SECONDS):
+        for old in parent.glob(f"{prefix}*-*"):
+            run = old.name.removeprefix(prefix).partition("-")[0]
+            with contextlib.suppress(FileNotFoundError):  # another run ends, and removes its own, at this moment
+                if old.lstat().st_uid == os.getuid() and run.isdecimal() and not psutil.pid_exists(int(run)):
+                    _remove_leftovers(old)
     folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
     folder.chmod(0o711)  # run by root, PostgreSQL is another user, and must get through to its own folder
     yield folder
@@ -212,8 +228,8 @@ def _fastest_parent() -> Path:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove a run's folder and whatever servers it left; their data may lie elsewhere."""
-    with contextlib.suppress(DirectoryInUse):
+    """Remove a run's folder and whatever servers it left; their data may lie elsewhere. What stays, the next run removes."""
+    with contextlib.suppress(OSError, ServiceError):
         for server in (EmbeddedPostgres(folder / "postgres"), EmbeddedValkey(folder / "valkey")):
             if server.directory.exists():
                 server.remove()

@@ -22,7 +22,7 @@ from tests.waiting import until
 
 MASTER: Final = "cards"
 DATABASE: Final = 2
-SECONDS: Final = 60.0
+SECONDS: Final = 180.0
 DOWN_MILLISECONDS: Final = 1_000
 
 
@@ -84,14 +84,16 @@ class Replicated:
 
     kind = "sentinel"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, down_milliseconds: int = DOWN_MILLISECONDS) -> None:
         password = secrets.token_hex(16)
         self._folder = folder
         self._servers = [Server(folder / "one", password)]
         self._servers[0].start()
         self._servers.append(Server(folder / "two", password, self._servers[0].port))
         self._servers[1].start()
-        self.sentinel = Sentinel(folder / "sentinel", self._servers[0].port, password)
+        self.sentinel = Sentinel(
+            folder / "sentinel", self._servers[0].port, password, down_milliseconds=down_milliseconds
+        )
         self.sentinel.start()
         self.deployment = ""
         self.secrets: tuple[str, ...] = (password, self.sentinel.password)
@@ -133,9 +135,9 @@ class Replicated:
 
 
 @contextlib.contextmanager
-def replicated(folder: Path) -> Iterator[Replicated]:
-    """The three of them, with the replica in its place."""
-    made = Replicated(folder)
+def replicated(folder: Path, *, down_milliseconds: int = DOWN_MILLISECONDS) -> Iterator[Replicated]:
+    """The three of them, with the replica in its place. A master that is silent for ``down_milliseconds`` is followed by it."""
+    made = Replicated(folder, down_milliseconds=down_milliseconds)
     try:
         made.until_whole()
         yield made

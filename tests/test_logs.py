@@ -47,10 +47,12 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Pipe:
 
 def use_as_output(monkeypatch: pytest.MonkeyPatch, file: BinaryIO) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, write_through=True))
+    monkeypatch.setattr(log_lines, "FLUSH_SECONDS", 60.0)  # a deadline: only a bug takes so long
     logs.configure(Settings.model_construct(log_format="json", log_level="info"), "web")
 
 
-def test_lines_come_in_order_and_share_writes(pipe: Pipe) -> None:
+def test_lines_come_in_order_and_share_writes(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_lines, "GATHER_SECONDS", 1.0)  # longer than a busy machine takes for ten lines
     for number in range(500):
         structlog.get_logger(f"of.{number % 3}").info(number)
     assert pipe.events == list(range(500))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +11,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from structlog.testing import capture_logs
 
 from cardsync import traces, traces_sdk
+from tests.waiting import until
 
 EARLIER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-PAUSE = threading.Event()
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -33,11 +32,8 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 def finished(exporter: InMemorySpanExporter, count: int) -> dict[str, ReadableSpan]:
-    for _ in range(2_000):
-        if len(found := exporter.get_finished_spans()) >= count:
-            return {span.name: span for span in found}
-        PAUSE.wait(0.01)
-    raise AssertionError(f"{count} spans were not sent")
+    until(lambda: len(exporter.get_finished_spans()) >= count, f"{count} spans are sent")
+    return {span.name: span for span in exporter.get_finished_spans()}
 
 
 @pytest.mark.parametrize(

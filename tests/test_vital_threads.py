@@ -30,16 +30,19 @@ before_end(lambda: print("left", flush=True))
 def work():
     {work}
 {before}
-VitalThread(work, name="one", may_end=told.is_set).start()
-time.sleep(0.5)
+one = VitalThread(work, name="one", may_end=told.is_set)
+one.start()
+one.join()
+{after}
 print("goes on", flush=True)
 """
+SECONDS: Final = 60  # a deadline: only a bug takes so long
 
 
-def run(work: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    program = _PROGRAM.format(work=work, before=before)
+def run(work: str, before: str = "", after: str = f"time.sleep({SECONDS})") -> subprocess.CompletedProcess[str]:
+    program = _PROGRAM.format(work=work, before=before, after=after)
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=2 * SECONDS, check=False
     )
 
 
@@ -54,7 +57,7 @@ def test_a_thread_that_ends_ends_its_process_which_leaves_first(work: str) -> No
 
 @pytest.mark.parametrize("work", ["raise KeyError('9999000000000017')", "return"])
 def test_a_thread_that_may_end_ends_nothing(work: str) -> None:
-    ended = run(work, before="told.set()")
+    ended = run(work, before="told.set()", after="")
     assert (ended.returncode, ended.stdout) == (0, "goes on\n")
 
 

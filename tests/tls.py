@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 BLOCK: Final = 65_536
-SECONDS: Final = 10
+SECONDS: Final = 60
 SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)  # postgresql.org/docs/current/protocol-message-formats.html
 
 

@@ -28,6 +28,7 @@ from tests.waiting import until
 
 AS_ROOT = os.geteuid() == 0
 WHEEL = binaries._wheel()
+SECONDS = 60  # a deadline: a busy machine may stand still for a while
 
 Make = Callable[..., EmbeddedPostgres]
 
@@ -50,7 +51,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def rows(url: str, statement: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
+    with psycopg.connect(url, autocommit=True, connect_timeout=SECONDS) as connection:
         cursor = connection.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
 
@@ -80,7 +81,7 @@ def test_text_is_utf8_and_sorts_by_code_point(make: Make) -> None:
 def test_it_wants_a_password_and_listens_on_loopback_alone(make: Make) -> None:
     server = make().start()
     with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(server.url.replace(server.password, "wrong"), connect_timeout=3)
+        psycopg.connect(server.url.replace(server.password, "wrong"), connect_timeout=SECONDS)
     assert rows(server.url, "SHOW listen_addresses") == [("127.0.0.1",)]
     assert rows(server.url, "SHOW unix_socket_directories") == [("",)]
     methods = rows(server.url, "SELECT DISTINCT auth_method FROM pg_hba_file_rules WHERE type <> 'local'")
@@ -227,7 +228,7 @@ def test_a_stale_id_that_is_now_somebody_elses_is_no_obstacle(make: Make) -> Non
     server.kill()
     pid_file = server._data_directory() / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    with subprocess.Popen(["sleep", "600"]) as stranger:
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:], ""]))
         server.start()
         assert stranger.poll() is None

@@ -27,8 +27,8 @@ def server(tmp_path: Path) -> Iterator[EmbeddedValkey]:
         made.remove()
 
 
-def client(server: EmbeddedValkey) -> redis.Redis:
-    return redis.Redis.from_url(server.url, socket_timeout=1, socket_connect_timeout=1)
+def client(server: EmbeddedValkey, *, seconds: float = 60) -> redis.Redis:
+    return redis.Redis.from_url(server.url, socket_timeout=seconds, socket_connect_timeout=seconds)
 
 
 def test_what_was_stored_outlives_a_kill_and_a_stop(server: EmbeddedValkey) -> None:
@@ -56,7 +56,7 @@ def test_it_wants_a_password_that_no_command_line_shows(server: EmbeddedValkey) 
 def test_a_paused_server_does_not_answer_until_it_is_resumed(server: EmbeddedValkey) -> None:
     server.pause()
     with pytest.raises(redis.TimeoutError):
-        client(server).ping()
+        client(server, seconds=1).ping()
     server.resume()
     assert client(server).ping()
 

@@ -221,7 +221,7 @@ def client(server: ScriptedOttu) -> Iterator[OttuClient]:
 
 
 def _settings(server: ScriptedOttu, **given: Any) -> Settings:
-    defaults = {"ottu_base_url": server.url, "ottu_api_key": "key-fake-0001", "ottu_timeout_s": 5.0}
+    defaults = {"ottu_base_url": server.url, "ottu_api_key": "key-fake-0001", "ottu_timeout_s": 60.0}
     return Settings(**{**defaults, **given})
 
 

@@ -31,7 +31,7 @@ def page(results, count, following=None, **more):
 
 
 def listed(client, **more):
-    return client.list_cards("sandbox", CUSTOMER, **{"deadline_seconds": 10, **more})
+    return client.list_cards("sandbox", CUSTOMER, **{"deadline_seconds": 60, **more})
 
 
 def tokens(found: CardList):

@@ -45,7 +45,7 @@ def test_one_card_object_is_a_list_of_one(ottu, client):
 @pytest.mark.parametrize(("environment", "kind"), [("sandbox", "sandbox"), ("production", "production")])
 def test_the_request_names_environment_and_customer_and_no_filter(ottu, client, environment, kind):
     ottu.answers(200, [])
-    client.list_cards(environment, CUSTOMER, deadline_seconds=10)
+    client.list_cards(environment, CUSTOMER, deadline_seconds=60)
     (seen,) = ottu.seen
     assert (seen.method, seen.target) == ("POST", "/b/pbl/v2/card/")
     assert json.loads(seen.body) == {"type": kind, "customer_id": CUSTOMER}
@@ -60,7 +60,7 @@ def test_basic_credentials_are_used_where_there_is_no_key(ottu, make_client):
 
 def test_an_owner_that_is_a_number_is_its_text(ottu, client):
     ottu.answers(200, [card(customer_id=77)])
-    found = client.list_cards("sandbox", "77", deadline_seconds=10)
+    found = client.list_cards("sandbox", "77", deadline_seconds=60)
     assert (len(found.cards), found.oddities) == (1, ())
 
 

@@ -29,7 +29,7 @@ def silent() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def why(base_url: str, *, timeout_s: float = 5.0) -> str:
+def why(base_url: str, *, timeout_s: float = 60.0) -> str:
     settings = Settings.model_validate(
         {"ottu_base_url": base_url, "ottu_api_key": "fake-key", "ottu_timeout_s": timeout_s}
     )

@@ -8,7 +8,7 @@ from cardsync.errors import InvalidAnswer, ListNotFound, UnreadableAnswer
 
 
 def list_cards(client):
-    return client.list_cards("sandbox", "cust-1", deadline_seconds=5)
+    return client.list_cards("sandbox", "cust-1", deadline_seconds=60)
 
 
 @pytest.mark.parametrize(

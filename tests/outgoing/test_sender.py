@@ -10,6 +10,8 @@ from contextlib import closing
 import pytest
 
 from cardsync.core.delivery import LONGEST_ASKED_SECONDS
+from cardsync.dev.servers.ports import free_port
+from cardsync.outgoing import sender as sender_module
 from cardsync.outgoing.sender import ANSWER_BYTES, Ended, Message, Sender
 
 SECONDS = 60.0  # for what takes a moment on a machine that is not busy
@@ -44,8 +46,8 @@ class Endpoint:
     @staticmethod
     def _read(connection: socket.socket) -> bytes:
         request = b""
-        while not request.endswith(b"{}"):
-            request += connection.recv(65_536)
+        while not request.endswith(b"{}") and (block := connection.recv(65_536)):
+            request += block
         return request
 
     def close(self) -> None:
@@ -54,9 +56,15 @@ class Endpoint:
             connection.close()
 
 
+@pytest.fixture(autouse=True)
+def _patient_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has an address here takes connections, however slow the machine is."""
+    monkeypatch.setattr(sender_module, "CONNECT_SECONDS", SECONDS)
+
+
 @pytest.fixture
 def sender() -> Iterator[Sender]:
-    made = Sender()
+    made = Sender(call_seconds=SECONDS)
     yield made
     made.close()
 
@@ -113,20 +121,21 @@ def test_an_endless_answer_is_not_read_to_its_end(sender: Sender) -> None:
 
 
 def test_an_endpoint_that_says_nothing_ends_with_the_calls_time_and_holds_no_other_up() -> None:
-    sender = Sender(call_seconds=1.0)
     with closing(Endpoint(None)) as silent:
-        waiting = sender.send(Message(silent.url, {}, b"{}"))
-        assert send(sender, answer("200 OK"))[0].status == 200
-        assert waiting.result(SECONDS) == Ended(None, "no answer in time")
-    sender.close()
+        message = Message(silent.url, {}, b"{}")
+        with closing(Sender(call_seconds=SECONDS)) as sender:
+            waiting = sender.send(message)
+            assert send(sender, answer("200 OK"))[0].status == 200
+            assert not waiting.done()
+        with closing(Sender(call_seconds=0.5)) as sender:
+            assert sender.send(message).result(SECONDS) == Ended(None, "no answer in time")
 
 
 def test_what_is_no_http_and_what_listens_nowhere_end_with_words_that_name_no_address(sender: Sender) -> None:
     ended, _ = send(sender, b"SSH-2.0-server\r\n")
     assert ended == Ended(None, "the connection was cut, or what came is no HTTP")
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-    assert sender.send(Message(f"http://127.0.0.1:{port}/", {}, b"{}")).result(SECONDS) == Ended(None, "no connection")
+    nowhere = Message(f"http://127.0.0.1:{free_port()}/", {}, b"{}")
+    assert sender.send(nowhere).result(SECONDS) == Ended(None, "no connection")
 
 
 def test_a_refused_address_is_never_connected_to(sender: Sender) -> None:

@@ -17,7 +17,7 @@ from benchmarks.offered import offer
 from benchmarks.processor import metered
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCH_SECONDS = 900  # a deadline for what hangs: with slow disks and other tests beside, a round of each took over 240
+BENCH_SECONDS = 1_500  # a deadline for what hangs: with a slow disk and other tests, a round of each took over 240
 CONTENDERS = {"cardsync", "pgbench, the same row"}
 PARTS = {"web_processor_ms", "postgresql_processor_ms"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -78,7 +78,9 @@ def test_a_time_counts_from_the_planned_moment_also_while_no_connection_is_free(
         measured = offer(server.getsockname(), requests, connections=1, per_second=len(requests) / planned_seconds)
         thread.join()
     assert measured.acknowledged == len(requests)
-    assert measured.latencies == sorted(measured.latencies, reverse=True)
+    # Counted from when it could be sent, each but the first would take next to nothing.
+    for number, latency in enumerate(measured.latencies):
+        assert latency > planned_seconds * (1 - number / len(requests)) - 0.01
 
 
 def _answer_late(server: socket.socket, seconds: float) -> None:

@@ -53,7 +53,7 @@ def big(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
 def person(
     big: str, logins: ProcessLogins, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Browser, Engine]]:
-    engine = db.make_engine(logins.url("console", big), pool_size=1, statement_timeout_ms=60_000, autocommit=True)
+    engine = db.make_engine(logins.url("console", big), pool_size=1, statement_timeout_ms=600_000, autocommit=True)
     folder: Path = tmp_path_factory.mktemp("console")
     browser = Browser(create_app(Settings(database_url=big, data_dir=folder), engine=engine))
     owner, secret = db.make_engine(big), operators.new_secret()

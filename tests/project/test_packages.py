@@ -16,13 +16,16 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RELEASE: Final = version("cardsync")
-LEFT_OUT: Final = shutil.ignore_patterns(".git", ".venv", ".cardsync", "__pycache__", ".*_cache", "dist")
+LEFT_OUT: Final = shutil.ignore_patterns(
+    # Among them what other tests write meanwhile, and take away while it is copied.
+    *(".git", ".venv", ".cardsync", ".hypothesis", "__pycache__", ".*_cache", "dist", "*.egg-info")
+)
 
 
 def _must(*arguments: str, cwd: Path, path: Path | None = None) -> str:
     here = {"PYTHONPATH": str(path)} if path else {}
     answer = subprocess.run(
-        arguments, cwd=cwd, env={**os.environ, **here}, capture_output=True, text=True, check=False, timeout=300
+        arguments, cwd=cwd, env={**os.environ, **here}, capture_output=True, text=True, check=False, timeout=900
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return answer.stdout.strip()

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from cardsync.cli.simulator import simulator
 from cardsync.dev.simulator import Knobs
 
+SECONDS = 120  # a deadline: only a bug takes so long
 RUN = "from cardsync.cli.simulator import simulator; simulator()"
 
 
@@ -36,7 +37,7 @@ def run(*arguments, **environment):
 def test_it_says_what_it_is_serves_and_stops_on_a_signal(number):
     command = [sys.executable, "-u", "-c", RUN, "--port", "0", "--rate", "50"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    killer = threading.Timer(30, process.kill)
+    killer = threading.Timer(SECONDS, process.kill)
     killer.start()
     try:
         first, _, url, key, *_ = (process.stdout.readline() for _ in range(7))
@@ -46,6 +47,7 @@ def test_it_says_what_it_is_serves_and_stops_on_a_signal(number):
             f"{base_url}/b/pbl/v2/card/",
             json={"type": "sandbox", "customer_id": "nobody"},
             headers={"Authorization": f"Api-Key {api_key}"},
+            timeout=SECONDS,
         )
         assert (answer.status_code, answer.json()) == (200, [])
         event = process.stdout.readline()

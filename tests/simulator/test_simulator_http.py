@@ -10,7 +10,8 @@ from ottu import Ottu as OttuSDK
 from ottu.auth import APIKeyAuth
 
 from cardsync.dev.simulator import Knobs, Simulator
-from tests.simulator.peers import API_KEY, LIST, Ottu
+from tests.simulator.peers import API_KEY, LIST, SECONDS, Ottu
+from tests.waiting import until
 
 OWNER = ("sandbox", "customer 1/ü%?#")
 
@@ -29,14 +30,14 @@ def test_ottus_own_sdk_lists_and_deletes(simulator):
 def test_wrong_credentials_are_refused(started, header):
     simulator = started(username="u", password="right")
     headers = {} if header is None else {"Authorization": header}
-    answer = httpx.post(f"{simulator.base_url}{LIST}", json={}, headers=headers)
+    answer = httpx.post(f"{simulator.base_url}{LIST}", json={}, headers=headers, timeout=SECONDS)
     assert (answer.status_code, set(answer.json())) == (401, {"detail"})
 
 
 def test_a_name_and_a_password_are_accepted(started):
     simulator = started(username="u", password="right")
     body = {"type": "sandbox", "customer_id": "c"}
-    answer = httpx.post(f"{simulator.base_url}{LIST}", json=body, auth=("u", "right"))
+    answer = httpx.post(f"{simulator.base_url}{LIST}", json=body, auth=("u", "right"), timeout=SECONDS)
     assert (answer.status_code, answer.json()) == (200, [])
 
 
@@ -71,8 +72,8 @@ def test_errors_have_the_status_of_the_knob(simulator, ottu, status):
 def test_a_hanging_call_gets_no_answer_and_is_recorded(simulator, ottu):
     simulator.script_list("hang")
     with pytest.raises(httpx.ReadTimeout):
-        ottu.http.post(LIST, json={"type": "sandbox", "customer_id": "c"}, timeout=0.2)
-    (call,) = simulator.calls("list")
+        ottu.http.post(LIST, json={"type": "sandbox", "customer_id": "c"}, timeout=httpx.Timeout(SECONDS, read=0.2))
+    (call,) = until(lambda: simulator.calls("list"), "the call is recorded")
     assert (call.customer_id, call.fault, call.status) == ("c", "hang", None)
 
 
@@ -189,11 +190,11 @@ def test_a_held_call_waits_with_its_answer_made_or_not(simulator, ottu, side):
     with simulator.held(f"list:{side}") as gates:
         caller = threading.Thread(target=lambda: answers.append(ottu.list(OWNER[1]).json()))
         caller.start()
-        gates.wait_until_waiting(f"list:{side}")
+        gates.wait_until_waiting(f"list:{side}", timeout_seconds=SECONDS)
         simulator.world.save_card(*OWNER)
         assert answers == []
         assert len(simulator.calls("list")) == 1
-    caller.join(timeout=10)
+    caller.join(SECONDS)
     assert [len(cards) for cards in answers] == [1 if side == "before" else 0]
 
 
@@ -226,9 +227,9 @@ def test_stopping_ends_calls_that_hang_or_are_held(started):
 
     caller = threading.Thread(target=call)
     caller.start()
-    simulator.gates.wait_until_waiting("list:before")
+    simulator.gates.wait_until_waiting("list:before", timeout_seconds=SECONDS)
     simulator.stop()
-    caller.join(timeout=5)
+    caller.join(SECONDS / 2)
     assert not caller.is_alive()
 
 
@@ -302,7 +303,7 @@ class TestControl:
         simulator = started(webhook_url=receiver.url)
         ottu = Ottu(simulator.base_url)
         visit = simulator.checkout().save_card(*OWNER)
-        visit.delivery.result(timeout=5)
+        visit.delivery.result(timeout=SECONDS)
         ottu.delete(OWNER[1], visit.card.token)
         calls = ottu.http.get("/_simulator/calls", params={"endpoint": "delete", "customer_id": OWNER[1]})
         deliveries = ottu.http.get("/_simulator/deliveries")
@@ -325,7 +326,7 @@ class TestControl:
         simulator = started(webhook_url=receiver.url)
         answer = Ottu(simulator.base_url).http.post("/_simulator/webhooks", json={"result": "success"})
         assert answer.status_code == 202
-        assert simulator.courier.drain(5)
+        assert simulator.courier.drain(SECONDS)
         assert b"signature" in receiver.bodies[0]
 
 
@@ -347,5 +348,6 @@ def test_it_answers_to_its_own_names_alone(host, status):
             f"{simulator.base_url}/b/pbl/v2/card/",
             json={"type": "sandbox", "customer_id": "a"},
             headers={"Host": host, "Authorization": "Api-Key wrong"},
+            timeout=SECONDS,
         )
     assert answer.status_code == status

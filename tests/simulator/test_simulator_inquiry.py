@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from cardsync.dev.simulator import Simulator
-from tests.simulator.peers import API_KEY
+from tests.simulator.peers import API_KEY, SECONDS
 
 OWNER = ("sandbox", "customer 1/ü%?#")
 
@@ -31,7 +31,7 @@ def simulator(started, clock) -> Simulator:
 
 def ask(simulator: Simulator, **what) -> httpx.Response:
     headers = {"Authorization": f"Api-Key {API_KEY}"}
-    return httpx.post(f"{simulator.base_url}/b/pbl/v2/inquiry/", json=what, headers=headers)
+    return httpx.post(f"{simulator.base_url}/b/pbl/v2/inquiry/", json=what, headers=headers, timeout=SECONDS)
 
 
 def test_the_answer_is_what_the_notification_held_also_if_it_was_never_sent(simulator, clock):

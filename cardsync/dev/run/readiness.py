@@ -20,7 +20,7 @@ from cardsync.dev.servers.errors import ServiceError
 from cardsync.dev.servers.service import tail
 from cardsync.store.calls import gate
 
-READY_SECONDS: Final = 60.0
+READY_SECONDS: Final = 120.0  # four processes start at once; on a machine with other work that takes a minute
 POLL_SECONDS: Final = 0.05
 ANSWER_SECONDS: Final = 2.0
 LOG_LINES: Final = 6
@@ -58,7 +58,7 @@ def require_running(parts: Sequence[Part]) -> None:
 def wait_for(name: str, answers: Callable[[], bool], parts: Sequence[Part], check: Callable[[], None]) -> None:
     """Wait until the part of this name is ready; ``check`` may raise to end the wait.
 
-    Raises ``ServiceError`` if any part ends meanwhile, or after a minute.
+    Raises ``ServiceError`` if any part ends meanwhile, or after two minutes.
     """
     deadline = time.monotonic() + READY_SECONDS
     while not answers():

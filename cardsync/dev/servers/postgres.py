@@ -31,8 +31,9 @@ from cardsync.files import make_private_folder, write_private
 
 USER: Final = "cardsync"
 DATABASE: Final = "cardsync"
-CONNECT_SECONDS: Final = 5  # PostgreSQL answers at once or not at all; libpq itself would wait without a limit
-TEMPLATE_TRIES: Final = 4
+CONNECT_SECONDS: Final = 5  # for one look whether it answers; libpq itself would wait without a limit
+ADMINISTER_SECONDS: Final = 60  # for one that has answered: a busy machine may stand still for a while
+IN_USE_TRIES: Final = 4
 
 SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -111,16 +112,10 @@ class EmbeddedPostgres(Service):
         PostgreSQL waits five seconds for sessions to end; on a busy machine it may have to wait once more.
         """
         origin = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
-        statement = sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), origin)
-        for _ in range(TEMPLATE_TRIES - 1):
-            try:
-                return self._administer(statement)
-            except psycopg.errors.ObjectInUse:
-                continue
-        return self._administer(statement)
+        self._administer(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), origin))
 
     def drop_database(self, name: str) -> None:
-        """Drop a database if it exists, and end the connections to it."""
+        """Drop a database if it exists, and end the connections to it, for which PostgreSQL waits in the same way."""
         self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def remove(self) -> None:
@@ -216,7 +211,7 @@ class EmbeddedPostgres(Service):
 
     def _answers(self) -> bool:
         try:
-            with self._connect() as connection:
+            with self._connect(CONNECT_SECONDS) as connection:
                 known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
                 if known is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
@@ -225,11 +220,17 @@ class EmbeddedPostgres(Service):
         return True
 
     def _administer(self, statement: sql.Composed) -> None:
-        with self._connect() as connection:
-            connection.execute(statement)
+        for tries_left in reversed(range(IN_USE_TRIES)):
+            try:
+                with self._connect(ADMINISTER_SECONDS) as connection:
+                    connection.execute(statement)
+                return
+            except psycopg.errors.ObjectInUse:
+                if not tries_left:
+                    raise
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(self.url_for("postgres"), autocommit=True, connect_timeout=CONNECT_SECONDS)
+    def _connect(self, seconds: int) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.url_for("postgres"), autocommit=True, connect_timeout=seconds)
 
     @property
     def _found(self) -> Binaries:

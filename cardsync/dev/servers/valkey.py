@@ -22,7 +22,8 @@ from cardsync.dev.servers.errors import ServiceError
 from cardsync.dev.servers.service import Service
 from cardsync.files import make_private_folder, write_private
 
-ANSWER_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 2.0  # for one look whether it answers
+PATIENT_SECONDS: Final = 60.0  # for a command: a write may wait for the disk behind the append-only file
 ON_PATH: Final = ("valkey-server", "redis-server")
 _MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}  # as the wheel names its folders on Linux
 
@@ -90,18 +91,18 @@ class EmbeddedValkey(Service):
 
     def _answers(self) -> bool:
         try:
-            with self._client() as client:
+            with self._client(ANSWER_SECONDS) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False
 
-    def _client(self) -> redis.Redis:
+    def _client(self, seconds: float = PATIENT_SECONDS) -> redis.Redis:
         return redis.Redis(
             host="127.0.0.1",
             port=self.port,
             password=self.password,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
         )
 
 

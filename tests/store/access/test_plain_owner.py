@@ -19,7 +19,7 @@ from cardsync.dev.servers import binaries
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 
 COMMAND = (sys.executable, "-c", "from cardsync.cli import main; main(prog_name='cardsync')")
-SECONDS = 240
+SECONDS = 900  # a deadline: only a bug takes so long
 Said = subprocess.CompletedProcess[str]
 Run = Callable[..., Said]
 

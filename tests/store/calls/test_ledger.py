@@ -49,7 +49,7 @@ def test_an_empty_ledger_frees_nothing_and_has_no_rate(engine: Engine) -> None:
 
 
 def test_the_rate_is_that_of_this_minute_and_the_last(engine: Engine) -> None:
-    spend(engine, "hint", 600, 60)
+    spend(engine, "hint", 600, 30)  # of this minute or of the last one, also if the minute turns now
     spend(engine, "hint", 6_000, 180)
     with engine.connect() as connection:
         assert 600 / 120 <= ledger.calls_per_second(connection) <= 600 / 60
