@@ -136,9 +136,12 @@ def test_the_brake_holds_for_a_pass_over_all(process, ottu, shop, engine, monkey
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_pass_ends_cleanly_and_goes_on_where_it_stopped(settings, process, ottu, shop, engine, kind):
+def test_an_interrupted_pass_ends_cleanly_and_goes_on_where_it_stopped(
+    settings, process, ottu, shop, engine, monkeypatch, kind
+):
+    monkeypatch.setenv("CARDSYNC_WORKER_THREADS", "4")
     make_known(engine, *(f"cust-{n}" for n in range(60)))
-    ottu.turn(latency_seconds=0.3)
+    ottu.turn(latency_seconds=1.0)  # fifteen seconds for all: a signal that comes late still comes before the end
     command = [*COMMAND, "reconcile", "--all", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         until(lambda: len(ottu.calls("list")) > 5, "some customers are asked for")

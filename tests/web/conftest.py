@@ -46,6 +46,11 @@ class NotingBells:
         self.rung += 1
 
 
+@pytest.fixture(autouse=True)
+def patient(patience: None) -> None:
+    """For every test of this room."""
+
+
 @pytest.fixture
 def bells() -> NotingBells:
     return NotingBells()
