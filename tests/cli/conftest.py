@@ -80,5 +80,6 @@ def ottu(monkeypatch) -> Iterator[Simulator]:
     simulator = Simulator(api_key="fake-api-key").start()
     monkeypatch.setenv("OTTU_BASE_URL", simulator.base_url)
     monkeypatch.setenv("OTTU_API_KEY", simulator.api_key)
+    monkeypatch.setenv("OTTU_TIMEOUT_S", "60")
     yield simulator
     simulator.stop()

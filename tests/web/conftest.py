@@ -18,7 +18,7 @@ from cardsync.store.access import keys
 from cardsync.store.access.keys import SCOPES, Scope
 from cardsync.web import create_app
 from cardsync.web.ingest import endpoint
-from cardsync.web.ops import health
+from cardsync.web.ops import health, metrics
 from cardsync.web.services import Services
 from tests import payloads
 from tests.web.served import PATIENCE_SECONDS, Served
@@ -32,6 +32,7 @@ LIMITS: Final = (
     (endpoint, "DISK_SECONDS"),
     (health, "WAIT_SECONDS"),
     (health, "BROKER_SECONDS"),
+    (metrics, "WAIT_SECONDS"),
 )
 
 

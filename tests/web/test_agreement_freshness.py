@@ -23,7 +23,7 @@ ONE, OTHER = "9999000000000001", "9999000000000002"
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader waits for five seconds; here until something comes, however long the worker of a busy machine takes."""
     monkeypatch.setitem(WAITS, "wait_seconds", 60.0)
 

@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 50.0  # less than a failure puts the next attempt off (``fail
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader waits for five seconds; here until something comes, however long the worker of a busy machine takes."""
     monkeypatch.setitem(refresh.refresh.__kwdefaults__, "wait_seconds", PATIENCE_SECONDS)
 

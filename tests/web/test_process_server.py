@@ -15,7 +15,7 @@ from cardsync.dev.servers.valkey import EmbeddedValkey
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 from cardsync.store.calls import gate
-from cardsync.web.ops import health
+from cardsync.web.ops import health, metrics
 from cardsync.web.ops.process_server import serve_in_background
 from tests.logins import ProcessLogins
 from tests.waiting import until
@@ -30,8 +30,8 @@ def served(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Ask]]:
     """Begins to answer; what is only slow, on a machine that does much else, is waited for."""
-    for limit in ("WAIT_SECONDS", "BROKER_SECONDS"):
-        monkeypatch.setattr(health, limit, PATIENCE_SECONDS)
+    for module, limit in ((health, "WAIT_SECONDS"), (health, "BROKER_SECONDS"), (metrics, "WAIT_SECONDS")):
+        monkeypatch.setattr(module, limit, PATIENCE_SECONDS)
     closing = []
 
     def serve(kind: str = "worker", **overrides: object) -> Ask:

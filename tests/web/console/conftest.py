@@ -73,8 +73,9 @@ def console_engine(database_url: str, logins: ProcessLogins, statement_timeout_m
 def make_console(
     database_url: str, console_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Flask]:
-    """A console with some settings changed, which waits for its figures on a busy machine too."""
+    """A console with some settings changed, which has the time that a busy machine takes."""
     monkeypatch.setattr(regions, "WAIT_SECONDS", 60.0)
+    monkeypatch.setattr("cardsync.web.console.pages.issuer.TIMEOUT_SECONDS", 60.0)
 
     def make(**overrides: object) -> Flask:
         values: dict[str, object] = {"database_url": database_url, "data_dir": tmp_path / "data", **overrides}
