@@ -65,7 +65,7 @@ def test_max_age_has_a_stale_customer_reconciled_first(
 
 
 def test_a_failed_reconciliation_ends_the_wait_with_what_is_known(
-    make_app: Callable[..., Flask], engine: Engine, bearer: Bearer
+    make_app: Callable[..., Flask], engine: Engine, bearer: Bearer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = _Worker(engine, fail_now)
     client = make_app(bells=worker).test_client()
@@ -74,6 +74,7 @@ def test_a_failed_reconciliation_ends_the_wait_with_what_is_known(
     first = client.get("/v1/cards", query_string={**QUERY, "max_age": 0}, headers=bearer()).json
     assert time.monotonic() - began < PATIENCE_SECONDS - 10  # it is the failure that ends the wait, and not the patience
     worker.threads[0].join(60)
+    monkeypatch.setitem(refresh.refresh.__kwdefaults__, "wait_seconds", 0.5)  # in vain
     worker._work = lambda *_: None  # the next attempt is put off: it is rung for in vain
     second = client.get("/v1/cards", query_string={**QUERY, "max_age": 0}, headers=bearer()).json
     assert [(a["stale"], len(a["cards"])) for a in (first, second)] == [(True, 1)] * 2  # type: ignore[index]
