@@ -62,7 +62,9 @@ def ear(
     def wake() -> None:
         with worker.begin() as connection:
             claimed = transitions.claim(connection, limit=100)
-            for one in claimed:  # its work is done: one that is claimed and not worked on is rung for again after a while
+            for (
+                one
+            ) in claimed:  # its work is done: one that is claimed and not worked on is rung for again after a while
                 assert transitions.give_up(connection, one, error="x")
         for one in claimed:
             heard.put(one)

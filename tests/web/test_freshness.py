@@ -72,7 +72,9 @@ def test_a_failed_reconciliation_ends_the_wait_with_what_is_known(
     add_card(engine)
     began = time.monotonic()
     first = client.get("/v1/cards", query_string={**QUERY, "max_age": 0}, headers=bearer()).json
-    assert time.monotonic() - began < PATIENCE_SECONDS - 10  # it is the failure that ends the wait, and not the patience
+    assert (
+        time.monotonic() - began < PATIENCE_SECONDS - 10
+    )  # it is the failure that ends the wait, and not the patience
     worker.threads[0].join(60)
     monkeypatch.setitem(refresh.refresh.__kwdefaults__, "wait_seconds", 0.5)  # in vain
     worker._work = lambda *_: None  # the next attempt is put off: it is rung for in vain

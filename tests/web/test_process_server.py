@@ -26,9 +26,7 @@ Ask = Callable[[str], tuple[int, str]]
 
 
 @pytest.fixture
-def served(
-    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Ask]]:
+def served(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ask]]:
     """Begins to answer; what is only slow, on a machine that does much else, is waited for."""
     for module, limit in ((health, "WAIT_SECONDS"), (health, "BROKER_SECONDS"), (metrics, "WAIT_SECONDS")):
         monkeypatch.setattr(module, limit, PATIENCE_SECONDS)
