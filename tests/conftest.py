@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import psutil
 import psycopg
@@ -37,7 +37,7 @@ RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
 RABBITMQ_SECONDS = 60  # one that is not there refuses at once, and one that is may share its machine with many tests
 MEMORY_BYTES = 4 * 2**30
 CLEANING_SECONDS = 600
-CONNECT_SECONDS = 60
+PATIENCE_SECONDS: Final = 60
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,33 @@ def patient_connections() -> Iterator[None]:
     The product gives up after two seconds, since a server may be away. Processes that a test starts do so too, and try again.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cardsync.db.session.CONNECT_TIMEOUT_S", CONNECT_SECONDS)
+        patch.setattr("cardsync.db.session.CONNECT_TIMEOUT_S", PATIENCE_SECONDS)
+        yield
+
+
+@contextlib.contextmanager
+def patient_sessions() -> Iterator[None]:
+    """Give the database sessions that this process opens meanwhile a minute where the product has two to ten seconds.
+
+    For tests that are about something else: the product's time-outs end what hangs, and would also end a statement, or the
+    opening of a connection, that a busy machine holds up for some seconds.
+    """
+    from cardsync import db
+    from cardsync.db import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (db, session):
+            patch.setattr(module, "CONNECT_TIMEOUT_S", PATIENCE_SECONDS)
+        patch.setitem(cast("Any", db.make_engine).__kwdefaults__, "statement_timeout_ms", PATIENCE_SECONDS * 1_000)
+        for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            patch.setitem(cast("dict[str, str]", session.SESSION), name, str(PATIENCE_SECONDS * 1_000))
+        yield
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """The same while a test runs; it must come before the test's engines are made."""
+    with patient_sessions():
         yield
 
 

@@ -59,7 +59,7 @@ def test_a_slot_beyond_the_usual_size_of_the_log_fails_and_a_reader_that_confirm
         owner.execute("ALTER SYSTEM SET max_wal_size = '32MB'")
         owner.execute("ALTER SYSTEM SET min_wal_size = '32MB'")
         owner.execute("SELECT pg_reload_conf()")
-        until(lambda: owner.execute("SHOW max_wal_size").fetchone() == ("32MB",), "the settings are read", seconds=60)
+        until(lambda: owner.execute("SHOW max_wal_size").fetchone() == ("32MB",), "the settings are read", seconds=180)
         owner.execute("SELECT pg_create_logical_replication_slot('slow', 'pgoutput')")
         owner.execute("CREATE PUBLICATION nothing")
         for number in range(4):  # a segment of the log each
@@ -89,7 +89,7 @@ def test_a_slot_that_the_server_gave_up_is_told(small: EmbeddedPostgres) -> None
             owner.execute("CHECKPOINT")
             return owner.execute(state).fetchone() == ("lost",)
 
-        until(is_lost, "the server gives the slot up", seconds=60)
+        until(is_lost, "the server gives the slot up", seconds=180)
     (lost,) = slots(small)
     assert (lost.status, "it can never go on" in lost.found) == ("warning", True)
 

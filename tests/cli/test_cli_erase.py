@@ -86,7 +86,7 @@ def test_waiting_ends_when_the_person_is_gone_or_a_card_is_locked(cardsync, engi
     worker = threading.Thread(target=work, args=(engine, stopping))
     worker.start()
     try:
-        result = cardsync("customers", "erase", "cust-1", "--wait", "--timeout", "60", "--json")
+        result = cardsync("customers", "erase", "cust-1", "--wait", "--timeout", "300", "--json")
     finally:
         stopping.set()
         worker.join()

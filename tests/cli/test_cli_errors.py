@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cardsync.cli import COMMANDS, main
+from tests.cli.conftest import SECONDS
 
 
 def test_help_names_every_command_and_imports_none():
@@ -19,7 +20,7 @@ def test_help_names_every_command_and_imports_none():
         "main(['--help'], standalone_mode=False)\n"
         "sys.exit(','.join(m for m in ('sqlalchemy', 'celery', 'pydantic', 'httpx', 'rich') if m in sys.modules) or None)"
     )
-    result = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert result.stderr == ""
     assert result.returncode == 0
     for name, entry in COMMANDS.items():

@@ -49,7 +49,8 @@ def interrupted(shop, file, kind, *options):
     ):
         other.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # a busy machine takes its time
         other.execute(text(f"INSERT INTO cardsync.customers (environment, customer_id) VALUES ('sandbox', '{HELD}')"))
-        until(lambda: shop.execute("SELECT coalesce(max(line), 0) FROM cardsync.imports")[0][0], "a batch is committed")
+        done = "SELECT coalesce(max(line), 0) FROM cardsync.imports"
+        until(lambda: shop.execute(done)[0][0], "a batch is committed", seconds=SECONDS)
         if kind is None:
             shop.execute(CUT_OFF)
         else:

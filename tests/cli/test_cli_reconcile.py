@@ -71,10 +71,10 @@ def test_a_person_does_not_wait_for_a_back_off(process, ottu, shop):
 def test_a_ticket_of_another_process_is_waited_for(process, ottu, shop, engine):
     (customer,) = shop.hint()
     with engine.begin() as connection:
-        ticket = customers.take_ticket(connection, customer, lease_seconds=60)
+        ticket = customers.take_ticket(connection, customer, lease_seconds=2 * SECONDS)
     command = [*COMMAND, "reconcile", "--environment", "sandbox", "--customer", "cust-1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        until(lambda: shop.customer().dirty_no > ticket.number, "the command's wish is noted")
+        until(lambda: shop.customer().dirty_no > ticket.number, "the command's wish is noted", seconds=SECONDS)
         assert running.poll() is None
         with engine.begin() as connection:
             customers.settle(connection, ticket, ESTIMATE, look_again_seconds=None, removals_held=False)
@@ -136,12 +136,15 @@ def test_the_brake_holds_for_a_pass_over_all(process, ottu, shop, engine, monkey
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_pass_ends_cleanly_and_goes_on_where_it_stopped(settings, process, ottu, shop, engine, kind):
+def test_an_interrupted_pass_ends_cleanly_and_goes_on_where_it_stopped(
+    settings, process, ottu, shop, engine, monkeypatch, kind
+):
+    monkeypatch.setenv("CARDSYNC_WORKER_THREADS", "4")
     make_known(engine, *(f"cust-{n}" for n in range(60)))
-    ottu.turn(latency_seconds=0.3)
+    ottu.turn(latency_seconds=1.0)  # fifteen seconds for all: a signal that comes late still comes before the end
     command = [*COMMAND, "reconcile", "--all", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        until(lambda: len(ottu.calls("list")) > 5, "some customers are asked for")
+        until(lambda: len(ottu.calls("list")) > 5, "some customers are asked for", seconds=SECONDS)
         running.send_signal(kind)
         output, errors = running.communicate(timeout=SECONDS)
     facts = json.loads(output)

@@ -78,7 +78,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
         for number in range(3):
             simulator.world.save_card("sandbox", "customer 1/ü%", pg_code=f"gateway-{number}")
         headers = {"Authorization": "Api-Key fake-api-key"}
-        with httpx.Client(base_url=simulator.base_url, headers=headers, trust_env=False) as http:
+        with httpx.Client(base_url=simulator.base_url, headers=headers, trust_env=False, timeout=60) as http:
             yield Target(http, "customer 1/ü%", simulator)
 
 
@@ -201,7 +201,7 @@ def test_a_form_is_as_good_as_json(target):
 def test_no_or_wrong_credentials_are_refused_with_a_detail(target):
     body = {"type": "sandbox", "customer_id": target.customer_id}
     for headers in ({}, {"Authorization": "Api-Key cardsync-conformance-wrong"}):
-        answer = httpx.post(target.http.base_url.join(LIST), json=body, headers=headers, trust_env=False)
+        answer = httpx.post(target.http.base_url.join(LIST), json=body, headers=headers, trust_env=False, timeout=60)
         assert answer.status_code in (401, 403)
         validate(answer)
 

@@ -36,7 +36,7 @@ DETAILS: Final = frozenset(
 )
 EMPTIED_AFTER: Final = 5_000  # bodies
 LONGEST_SECONDS: Final = (
-    20.0  # a deadline for one body; far above what any takes, and far below one whose cost grows with its square
+    30.0  # a deadline for one body; far above what any takes, and far below one whose cost grows with its square
 )
 
 

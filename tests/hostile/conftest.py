@@ -8,9 +8,9 @@ import pytest
 
 from tests.e2e.conftest import broker, module_database_url, module_system, system
 from tests.logins import ServiceLogins
-from tests.web.conftest import bells, make_app, make_settings
+from tests.web.conftest import bells, make_app, make_settings, patient
 
-__all__ = ["bells", "broker", "make_app", "make_settings", "module_database_url", "module_system", "system"]
+__all__ = ["bells", "broker", "make_app", "make_settings", "module_database_url", "module_system", "patient", "system"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
 from cardsync.core import call_budget
+from cardsync.store import freshness
 from cardsync.store.access import keys
 from cardsync.store.access.keys import SCOPES, Terms
 from cardsync.store.deletions import askers, requests
@@ -21,6 +22,7 @@ from tests.web.conftest import NotingBells
 from tests.web.rows import add_card
 
 MakeApp = Callable[..., Flask]
+COOL_DOWN_SECONDS = 600.0  # so that no pause of the machine is longer
 
 
 class Worker(NotingBells):
@@ -51,6 +53,14 @@ def worker(shop: Shop) -> Worker:
 @pytest.fixture
 def client(make_app: MakeApp, worker: Worker) -> FlaskClient:
     return make_app(bells=worker, ottu_daily_calls=1_000).test_client()
+
+
+@pytest.fixture
+def long_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cool-down that does not end while a test goes on."""
+    monkeypatch.setattr(freshness, "COOL_DOWN_SECONDS", COOL_DOWN_SECONDS)
+    for function in (freshness.want, freshness.ask):
+        monkeypatch.setitem(function.__kwdefaults__, "cool_down_seconds", COOL_DOWN_SECONDS)
 
 
 def key_of(engine: Engine, *, name: str = "shop", **terms: Any) -> dict[str, str]:
@@ -133,6 +143,7 @@ def test_a_customer_that_somebody_else_names_stays(engine: Engine, shop: Shop, c
     assert count(engine, "SELECT count(*) FROM cardsync.customers WHERE probation_since IS NOT NULL") == 0
 
 
+@pytest.mark.usefixtures("long_cool_down")
 def test_one_customer_is_asked_about_once_in_a_cool_down_however_many_ask(
     engine: Engine, shop: Shop, client: FlaskClient
 ) -> None:
@@ -147,16 +158,19 @@ def test_one_customer_is_asked_about_once_in_a_cool_down_however_many_ask(
     assert shop.ottu.calls == 1
     with engine.begin() as connection:  # what was asked for comes when the cool-down ends
         due = "SELECT extract(epoch FROM due_at - reconciled_at)::float8 FROM cardsync.customers WHERE dirty_since IS NOT NULL"
-        assert connection.execute(text(due)).scalar_one() == pytest.approx(5.0)
+        assert connection.execute(text(due)).scalar_one() == pytest.approx(COOL_DOWN_SECONDS)
         connection.execute(
-            text(
-                "UPDATE cardsync.customers SET reconciled_at = reconciled_at - interval '6 s', due_at = due_at - interval '6 s'"
-            )
+            text("""
+                UPDATE cardsync.customers
+                SET reconciled_at = reconciled_at - make_interval(secs => :over), due_at = due_at - make_interval(secs => :over)
+            """),
+            {"over": COOL_DOWN_SECONDS + 1},
         )
     assert read(client, first)["stale"] is False
     assert shop.ottu.calls == 2
 
 
+@pytest.mark.usefixtures("long_cool_down")
 def test_what_is_asked_for_during_a_look_comes_after_the_cool_down_and_not_at_once(
     engine: Engine, shop: Shop, client: FlaskClient
 ) -> None:

@@ -154,16 +154,17 @@ def test_a_granted_login_has_a_bound_on_sessions_and_temporary_files_that_it_can
             one.execute(statement.encode())
     one.execute(f"ALTER ROLE {name} RESET ALL".encode())
     _other.close()
-    until(lambda: _connects(strangers, name), "the server has freed the connection")
-    assert strangers.connect(name).execute("SHOW temp_file_limit").fetchone() == (TEMP_FILE_LIMIT,)
+    another = until(lambda: _connected(strangers, name), "the server has freed the connection")
+    assert another is not None
+    assert another.execute("SHOW temp_file_limit").fetchone() == (TEMP_FILE_LIMIT,)
 
 
-def _connects(strangers: ServiceLogins, name: str) -> bool:
+def _connected(strangers: ServiceLogins, name: str) -> psycopg.Connection[Any] | None:
+    """A session, which stays open: one that were closed again would take its place on the server for a while yet."""
     try:
-        strangers.connect(name).close()
+        return strangers.connect(name)
     except psycopg.OperationalError:
-        return False
-    return True
+        return None
 
 
 def test_a_granted_login_is_stopped_in_its_mistakes(strangers: ServiceLogins, command: Command) -> None:

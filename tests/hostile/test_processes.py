@@ -48,7 +48,7 @@ SETTINGS = {
     "OTTU_TIMEOUT_S": "20",  # so that no call is made twice for want of an answer, however busy the machine is
 }
 
-SECONDS: Final = 60.0  # deadlines of conditions
+SECONDS: Final = 180.0  # deadlines of conditions
 SENDERS: Final = 8
 FLOOD: Final = 500
 HONEST: Final = 20

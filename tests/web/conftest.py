@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 from flask import Flask
@@ -16,11 +17,23 @@ from cardsync.settings import Settings
 from cardsync.store.access import keys
 from cardsync.store.access.keys import SCOPES, Scope
 from cardsync.web import create_app
+from cardsync.web.ingest import endpoint
+from cardsync.web.ops import health, metrics
 from cardsync.web.services import Services
 from tests import payloads
-from tests.web.served import Served
+from tests.web.served import PATIENCE_SECONDS, Served
 
 SECRET = "a-secret-key-of-the-tests-32-characters"
+
+
+# The limits within which the web answers.
+LIMITS: Final = (
+    (endpoint, "WRITE_SECONDS"),
+    (endpoint, "DISK_SECONDS"),
+    (health, "WAIT_SECONDS"),
+    (health, "BROKER_SECONDS"),
+    (metrics, "WAIT_SECONDS"),
+)
 
 
 @dataclass
@@ -32,6 +45,11 @@ class NotingBells:
 
     def ring(self) -> None:
         self.rung += 1
+
+
+@pytest.fixture(autouse=True)
+def patient(patience: None) -> None:
+    """For every test of this room."""
 
 
 @pytest.fixture
@@ -59,12 +77,19 @@ def make_settings(database_url: str, tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def make_app(
-    make_settings: Callable[..., Settings], ingest_engine: Engine, web_engine: Engine, bells: NotingBells
+    make_settings: Callable[..., Settings],
+    ingest_engine: Engine,
+    web_engine: Engine,
+    bells: NotingBells,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Flask]]:
-    """Applications with some settings changed, or with other bells or engines; they have the web's rights and no more.
+    """An application with some settings changed, or with other bells or engines; it has the web's rights and no more.
 
-    After the test none of them goes on probing its database, which is then gone.
+    It is patient: a database or a disk that is only slow, on a machine that does much else, is not one that is away. What is
+    about the limits themselves gives them their own values again.
     """
+    for module, name in LIMITS:
+        monkeypatch.setattr(module, name, PATIENCE_SECONDS)
     made: list[Flask] = []
 
     def make(**overrides: object) -> Flask:
@@ -74,7 +99,7 @@ def make_app(
         return made[-1]
 
     yield make
-    for app in made:
+    for app in made:  # the watcher of a database that is away would look for it as long as this process lives
         Services.of_app(app).database_breaker.close()
 
 

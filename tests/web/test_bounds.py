@@ -74,7 +74,7 @@ def test_a_large_body_that_takes_long_to_examine_holds_no_small_one_up() -> None
         def examine(body: bytes) -> int:
             if len(body) > EXAMINED_AT_ONCE_BYTES:
                 at_it.set()
-                assert go.wait(30)
+                assert go.wait(60)
             return len(body)
 
         size = EXAMINED_AT_ONCE_BYTES + 1
@@ -82,7 +82,7 @@ def test_a_large_body_that_takes_long_to_examine_holds_no_small_one_up() -> None
         first.go.set()
         small.go.set()
         large = asyncio.ensure_future(bodies.take(cast("Any", first), size, examine))
-        await asyncio.to_thread(at_it.wait, 30)
+        await asyncio.to_thread(at_it.wait, 60)
         assert await bodies.take(cast("Any", small), 1, examine) == 1
         assert not large.done()
         go.set()

@@ -38,11 +38,11 @@ def test_a_fresh_hint_shares_no_write_with_known_repeats(
     def held_up(engine: Any, batch: Sequence[Authentic], *more: Any, **named: Any) -> Sequence[Receipt]:
         if is_held and any(one.new.event.customer_id == PAYER for one in batch):
             held.set()
-            assert let_go.wait(20)
+            assert let_go.wait(60)
         return store(engine, batch, *more, **named)
 
     monkeypatch.setattr(endpoint, "store", held_up)
-    monkeypatch.setattr(endpoint, "WRITE_SECONDS", 20)  # the repeats wait here, and do not go to the disk
+    monkeypatch.setattr(endpoint, "WRITE_SECONDS", 60)  # the repeats wait here, and do not go to the disk
     assert [status(client, altered(number)) for number in (1, 2)] == [200, 200]
     is_held = True
     answers: list[int] = []

@@ -47,7 +47,7 @@ for family in REGISTRY.collect():
 
 
 def test_every_series_with_a_fixed_set_of_labels_is_there_at_zero_from_the_start() -> None:
-    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, timeout=300, check=True)
     found = {name: (int(series), float(total)) for name, series, total in map(str.split, done.stdout.splitlines())}
     empty = {name for name, (series, _) in found.items() if not series}
     assert empty == OPEN | MADE_LATER
@@ -141,6 +141,6 @@ def test_prometheus_finds_nothing_to_complain_about_in_a_scrape(client: FlaskCli
         line for line in client.get("/metrics").get_data(as_text=True).splitlines(keepends=True) if "cardsync_" in line
     ]
     done = subprocess.run(
-        [promtool, "check", "metrics"], input="".join(ours), capture_output=True, text=True, timeout=60
+        [promtool, "check", "metrics"], input="".join(ours), capture_output=True, text=True, timeout=180
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

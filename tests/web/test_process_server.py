@@ -15,16 +15,21 @@ from cardsync.dev.servers.valkey import EmbeddedValkey
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 from cardsync.store.calls import gate
+from cardsync.web.ops import health, metrics
 from cardsync.web.ops.process_server import serve_in_background
 from tests.logins import ProcessLogins
 from tests.waiting import until
+from tests.web.served import PATIENCE_SECONDS
 from tests.web.test_health import AWAY, samples
 
 Ask = Callable[[str], tuple[int, str]]
 
 
 @pytest.fixture
-def served(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Ask]]:
+def served(make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ask]]:
+    """Begins to answer; what is only slow, on a machine that does much else, is waited for."""
+    for module, limit in ((health, "WAIT_SECONDS"), (health, "BROKER_SECONDS"), (metrics, "WAIT_SECONDS")):
+        monkeypatch.setattr(module, limit, PATIENCE_SECONDS)
     closing = []
 
     def serve(kind: str = "worker", **overrides: object) -> Ask:
@@ -33,7 +38,7 @@ def served(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Ask
 
         def ask(path: str) -> tuple[int, str]:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2 * PATIENCE_SECONDS) as answer:
                     return answer.status, answer.read().decode()
             except urllib.error.HTTPError as refused:
                 return refused.code, refused.read().decode()

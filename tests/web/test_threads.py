@@ -140,8 +140,8 @@ def test_a_batch_that_cannot_be_settled_fails_its_own_callers_and_no_later_ones(
     answers: list[Sequence[int]] = [[], [7]]  # the first write answers for nobody
     group: GroupCommit[int, int] = GroupCommit(lambda _: answers.pop(0), is_about_one=lambda _: False, name="writer")
     with pytest.raises(ValueError, match="zip"):
-        group.write_blocking(1, wait_seconds=10)
-    assert group.write_blocking(2, wait_seconds=10) == 7
+        group.write_blocking(1, wait_seconds=60)
+    assert group.write_blocking(2, wait_seconds=60) == 7
     assert [line["event"] for line in lines] == ["batch_not_settled"]
 
 
@@ -158,8 +158,8 @@ def test_where_no_thread_can_be_had_the_next_try_gets_one(monkeypatch: pytest.Mo
             check.read(wait_seconds=1)
         with pytest.raises(RuntimeError):
             group.write_blocking(1, wait_seconds=1)
-    assert check.read(wait_seconds=10) == "ok"
-    assert group.write_blocking(2, wait_seconds=10) == 2
+    assert check.read(wait_seconds=60) == "ok"
+    assert group.write_blocking(2, wait_seconds=60) == 2
 
 
 @pytest.fixture

@@ -401,7 +401,7 @@ def test_bells_that_ring_for_nobody_delay_nothing(make_client: Callable[..., Cli
     send(client, payloads.signed(payloads.save_card("warm")))
     began = time.monotonic()
     assert send(client, payloads.signed(payloads.save_card("cust-1"))).status_code == 200
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_a_request_id_is_kept_if_usable_and_made_up_otherwise(client: Client) -> None:

@@ -20,7 +20,8 @@ from tests import payloads
 from tests.waiting import until
 from tests.web.conftest import SECRET
 
-STOP_SECONDS = 20
+STOP_SECONDS = 90
+ANSWER_SECONDS = 60
 
 
 @pytest.fixture
@@ -44,15 +45,20 @@ def gunicorn(database_url: str, tmp_path: Path) -> Iterator[tuple[str, subproces
 
 
 def send(url: str, body: bytes) -> tuple[int, str]:
-    answer = httpx.post(url + PATH, content=body, headers={"Content-Type": "application/json"}, timeout=10)
+    answer = httpx.post(url + PATH, content=body, headers={"Content-Type": "application/json"}, timeout=ANSWER_SECONDS)
     return answer.status_code, answer.json()["status"] if answer.is_success else ""
 
 
 def lives(url: str) -> bool:
     try:
-        return httpx.get(url + "/livez", timeout=1).is_success
+        return httpx.get(url + "/livez", timeout=ANSWER_SECONDS).is_success
     except httpx.HTTPError:
         return False
+
+
+def rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM cardsync.events")).scalar_one())
 
 
 def test_the_endpoint_runs_under_any_wsgi_server(gunicorn: tuple[str, subprocess.Popen[bytes]], engine: Engine) -> None:
@@ -61,9 +67,10 @@ def test_the_endpoint_runs_under_any_wsgi_server(gunicorn: tuple[str, subprocess
     bodies = [payloads.signed(payloads.save_card(f"cust-{n}")) for n in range(40)]
     with ThreadPoolExecutor(16) as senders:
         assert set(senders.map(lambda body: send(url, body), bodies)) == {(200, "accepted")}
-    assert send(url, bodies[0]) == (200, "duplicate")
+    # What the database does not take within a second, on a busy machine, becomes a row by way of the disk.
+    until(lambda: rows(engine) == len(bodies), "each is a row")
+    until(lambda: send(url, bodies[0]) == (200, "duplicate"), "it is known")
     assert send(url, b"{}") == (401, "")
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM cardsync.events")).scalar_one() == len(bodies)
+    assert rows(engine) == len(bodies)
     process.send_signal(signal.SIGTERM)
     assert process.wait(STOP_SECONDS) == 0

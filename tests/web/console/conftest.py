@@ -18,7 +18,7 @@ from cardsync import db
 from cardsync.settings import Settings
 from cardsync.store.console import operators
 from cardsync.store.console.operators import Role
-from cardsync.web.console import create_app
+from cardsync.web.console import create_app, regions
 from tests.logins import ProcessLogins
 
 ORIGIN = "http://127.0.0.1:8001"
@@ -55,16 +55,27 @@ class Browser:
 
 
 @pytest.fixture
-def console_engine(database_url: str, logins: ProcessLogins) -> Iterator[Engine]:
+def statement_timeout_ms() -> int:
+    """A process of the console has a second for each statement, and a busy machine may need more; see ``test_pages``."""
+    return 60_000
+
+
+@pytest.fixture
+def console_engine(database_url: str, logins: ProcessLogins, statement_timeout_ms: int) -> Iterator[Engine]:
     """An engine with the rights of the console, as its process makes it."""
-    made = db.make_engine(logins.url("console", database_url), pool_size=1, statement_timeout_ms=1_000, autocommit=True)
+    address = logins.url("console", database_url)
+    made = db.make_engine(address, pool_size=1, statement_timeout_ms=statement_timeout_ms, autocommit=True)
     yield made
     made.dispose()
 
 
 @pytest.fixture
-def make_console(database_url: str, console_engine: Engine, tmp_path: Path) -> Callable[..., Flask]:
-    """A console with some settings changed."""
+def make_console(
+    database_url: str, console_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Flask]:
+    """A console with some settings changed, which has the time that a busy machine takes."""
+    monkeypatch.setattr(regions, "WAIT_SECONDS", 60.0)
+    monkeypatch.setattr("cardsync.web.console.pages.issuer.TIMEOUT_SECONDS", 60.0)
 
     def make(**overrides: object) -> Flask:
         values: dict[str, object] = {"database_url": database_url, "data_dir": tmp_path / "data", **overrides}

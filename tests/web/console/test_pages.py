@@ -175,6 +175,7 @@ def test_a_page_costs_at_most_five_statements(signed_in, customer, console_engin
         assert 0 < len(asked) <= STATEMENTS_MAX, (path, asked)
 
 
+@pytest.mark.parametrize("statement_timeout_ms", [1_000])
 def test_a_region_that_takes_too_long_says_so_and_the_rest_stands(signed_in, customer, engine):
     browser = signed_in("admin")
     with engine.begin() as connection:  # nothing can be read of deletions' steps, and so of the timeline, meanwhile

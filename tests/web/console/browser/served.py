@@ -80,7 +80,7 @@ def served_console(postgres: EmbeddedPostgres, logins: ProcessLogins, url: str, 
     """Fill the database at ``url``, and serve its console until the block ends."""
     logging.getLogger("werkzeug").setLevel("ERROR")
     owner = db.make_engine(url)
-    engine = db.make_engine(logins.url("console", url), pool_size=2, statement_timeout_ms=10_000, autocommit=True)
+    engine = db.make_engine(logins.url("console", url), pool_size=2, statement_timeout_ms=60_000, autocommit=True)
     example = fill(owner)
     server = make_server("127.0.0.1", 0, Flask("not yet"), threaded=True)
     base = f"http://127.0.0.1:{server.port}"

@@ -14,11 +14,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from cardsync.dev.servers.postgres import EmbeddedPostgres
+from cardsync.web.console import regions
+from cardsync.web.console.pages import operations
 from tests.chromium import CHROMIUM, launched
 from tests.logins import ProcessLogins
 from tests.web.console.browser.example import CUSTOMER_ID
 from tests.web.console.browser.served import ServedConsole, served_console
 
+WAIT_MILLISECONDS = 120_000.0  # a deadline, for each thing that is waited for
 WIDE = {"width": 1280, "height": 900}
 SMALL = {"width": 375, "height": 800}
 # WCAG 2.2 AA and what axe-core holds to be good practice.
@@ -57,7 +60,13 @@ def console(
 ) -> Iterator[ServedConsole]:
     name = f"browser_{secrets.token_hex(6)}"
     postgres.create_database(name, template=template_database)
-    with served_console(postgres, logins, postgres.url_for(name), tmp_path_factory.mktemp("console")) as served:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        served_console(postgres, logins, postgres.url_for(name), tmp_path_factory.mktemp("console")) as served,
+    ):
+        # The page of an operation comes again every two seconds while that is under way: in the midst of a slow machine's look.
+        patched.setattr(operations, "REFRESH_SECONDS", 3_600)
+        patched.setattr(regions, "WAIT_SECONDS", 60.0)
         yield served
     postgres.drop_database(name)
 
@@ -73,7 +82,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def sessions(chromium: Browser, console: ServedConsole) -> Iterator[dict[str, Any]]:
     """The cookies of an admin who is signed in, for contexts of every kind."""
-    context = chromium.new_context()
+    context = opened(chromium)
     page = context.new_page()
     _sign_in(page, console)
     yield context.storage_state()
@@ -82,9 +91,16 @@ def sessions(chromium: Browser, console: ServedConsole) -> Iterator[dict[str, An
 
 @pytest.fixture
 def admin(chromium: Browser, sessions: dict[str, Any]) -> Iterator[BrowserContext]:
-    context = chromium.new_context(storage_state=sessions, viewport=WIDE)
+    context = opened(chromium, storage_state=sessions, viewport=WIDE)
     yield context
     context.close()
+
+
+def opened(chromium: Browser, **options: Any) -> BrowserContext:
+    """A context of the browser, in which a machine that does much else is waited for."""
+    context = chromium.new_context(**options)
+    context.set_default_timeout(WAIT_MILLISECONDS)
+    return context
 
 
 def _sign_in(page: Page, console: ServedConsole) -> None:
@@ -118,23 +134,20 @@ def test_pages_and_actions_work_without_javascript(
     console: ServedConsole, chromium: Browser, sessions: dict[str, Any]
 ) -> None:
     """What it makes, a deletion and an operation, has pages of its own that the next tests open."""
-    context = chromium.new_context(java_script_enabled=False)
+    context = opened(chromium, java_script_enabled=False)
     page = context.new_page()
     page.goto(console.link())
-    sign_in = page.get_by_role("button", name="Sign in")
-    if sign_in.count():
-        sign_in.click()
     page.wait_for_url(f"{console.base}/")  # the page that a link leads to goes on there by itself
     page.goto(f"{console.base}/find")
     page.fill("#said", CUSTOMER_ID)
     page.get_by_role("button", name="Find").click()
-    assert page.url == f"{console.base}/customers/{console.example.customer}"
+    page.wait_for_url(f"{console.base}/customers/{console.example.customer}")
     page.get_by_role("button", name="Look now").click()
-    assert page.locator(".notice").is_visible()
+    page.locator(".notice").wait_for()
     page.goto(f"{console.base}/cards/{console.example.card}")
     page.fill("#delete-reason", "asked by phone")
     page.get_by_role("button", name="Ask for its deletion").click()
-    assert page.locator(".notice").is_visible()
+    page.locator(".notice").wait_for()
     page.goto(f"{console.base}/notifications/{console.example.event}")
     page.get_by_role("button", name="Replay").click()
     page.get_by_role("heading", name="Progress").wait_for()
@@ -167,7 +180,7 @@ def test_pages_in_arabic_the_sign_in_and_errors_can_be_used_by_all_people(
     console: ServedConsole, admin: BrowserContext, chromium: Browser
 ) -> None:
     arabic = {"name": "console-language", "value": "ar", "url": console.base}
-    stranger = chromium.new_context(viewport=WIDE)  # type: ignore[arg-type]
+    stranger = opened(chromium, viewport=WIDE)
     found: dict[str, list[str]] = {}
     for context in (admin, stranger):
         context.add_cookies([arabic])  # type: ignore[list-item]
@@ -199,7 +212,7 @@ def test_no_page_scrolls_sideways_on_a_small_screen(
 
 
 def test_a_person_signs_in_and_finds_a_customer_by_keyboard_alone(console: ServedConsole, chromium: Browser) -> None:
-    context = chromium.new_context()
+    context = opened(chromium)
     page = context.new_page()
     page.goto(console.link())
     page.wait_for_url(f"{console.base}/")
