@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import psutil
 import psycopg
@@ -35,6 +35,7 @@ TESTS: Final = Path(__file__).resolve().parent
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672//"
 RABBITMQ_SECONDS = 2
 MEMORY_BYTES = 4 * 2**30
+PATIENCE_SECONDS: Final = 60
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,32 @@ def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@contextlib.contextmanager
+def patient_sessions() -> Iterator[None]:
+    """Give the database sessions that this process opens meanwhile a minute where the product has two to ten seconds.
+
+    For tests that are about something else: the product's time-outs end what hangs, and would also end a statement, or the
+    opening of a connection, that a busy machine holds up for some seconds.
+    """
+    from cardsync import db
+    from cardsync.db import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (db, session):
+            patch.setattr(module, "CONNECT_TIMEOUT_S", PATIENCE_SECONDS)
+        patch.setitem(cast("Any", db.make_engine).__kwdefaults__, "statement_timeout_ms", PATIENCE_SECONDS * 1_000)
+        for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            patch.setitem(cast("dict[str, str]", session.SESSION), name, str(PATIENCE_SECONDS * 1_000))
+        yield
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """The same while a test runs; it must come before the test's engines are made."""
+    with patient_sessions():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -167,6 +194,14 @@ def engine(database_url: str) -> Iterator[Engine]:
     made = db.make_engine(database_url)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def still_clock(engine: Engine, ingest_engine: Engine, web_engine: Engine, worker_engine: Engine) -> None:
+    """The clock of the test's own database stands still, for these engines: time passes by what the test shifts alone."""
+    from tests.machine import clock
+
+    clock.stand_still(engine, ingest_engine, web_engine, worker_engine)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cardsync.dev.servers import binaries
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 
 COMMAND = (sys.executable, "-c", "from cardsync.cli import main; main(prog_name='cardsync')")
-SECONDS = 240
+SECONDS = 900
 Said = subprocess.CompletedProcess[str]
 Run = Callable[..., Said]
 
