@@ -287,6 +287,7 @@ def test_while_the_pace_is_limited_sweeps_stand_back_and_a_deletion_goes_first(s
     assert shop.look(swept).outcome == "paused"
     assert shop.look(hinted).outcome == "unchanged"
     assert shop.look(hinted_too).outcome == "paused"
+    shop.later(0.1)
     assert shop.delete(deletion).outcome == "gone"  # the next turn, in advance
 
 

@@ -353,6 +353,7 @@ def test_a_key_that_is_revoked_stops_calls_at_the_third_customer_though_lists_wo
     shop: DeletingShop,
 ) -> None:
     another_works(shop)
+    shop.later(1)
     customers, before = due(shop, *OTHERS), shop.desk.lists
     shop.desk.always["list"] = refused
     with structlog.testing.capture_logs() as lines:
