@@ -212,6 +212,14 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def still_clock(engine: Engine, ingest_engine: Engine, web_engine: Engine, worker_engine: Engine) -> None:
+    """The clock of the test's own database stands still, for these engines: time passes by what the test shifts alone."""
+    from tests.machine import clock
+
+    clock.stand_still(engine, ingest_engine, web_engine, worker_engine)
+
+
+@pytest.fixture
 def bound_factories(engine: Engine) -> Iterator[None]:
     """The factories make their rows in the test's own database."""
     from tests import factories

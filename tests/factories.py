@@ -65,7 +65,7 @@ class CustomerFactory(Row):
         dirty = factory.Trait(
             dirty_no=1,
             dirty_since=factory.LazyFunction(lambda: dt.datetime.now(dt.UTC)),
-            due_at=factory.LazyFunction(lambda: dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)),
+            due_at=factory.LazyFunction(lambda: dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)),
             lane="hint",
         )
 

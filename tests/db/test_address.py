@@ -15,7 +15,6 @@ from sqlalchemy.exc import OperationalError
 from cardsync import db, settings
 from cardsync.db import tls
 from cardsync.db.address import Address
-from cardsync.dev.servers.ports import free_port
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.errors import Misconfigured
 from tests.tls import Authority, TlsServer
@@ -93,8 +92,8 @@ def test_what_is_no_address_of_postgresql_is_refused(address: str) -> None:
 def test_the_first_host_that_takes_writes_is_used(postgres: EmbeddedPostgres, database_url: str) -> None:
     parts = psycopg.conninfo.conninfo_to_dict(database_url)
     several = (
-        f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:{free_port()},{parts['host']}:{parts['port']}"
-        f"/{parts['dbname']}?target_session_attrs=read-write&connect_timeout=5"
+        f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:1,{parts['host']}:{parts['port']}"
+        f"/{parts['dbname']}?target_session_attrs=read-write&connect_timeout=60"
     )
     engine = db.make_engine(several)
     with engine.connect() as connection:

@@ -84,14 +84,52 @@ def install(engine: Engine) -> None:
 
 def follow(engine: Engine) -> None:
     """Let this engine's connections go by the clock: the product's own search path has no place for it."""
+    go_by_it(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT clock_timestamp()")).scalar_one() == BEGAN
+
+
+def go_by_it(engine: Engine) -> None:
+    """Let connections that this engine opens from now on go by the clock."""
 
     def begin(driver: Any, _record: object) -> None:
         driver.execute("SET search_path = machine, pg_catalog, public")
         driver.commit()
 
     event.listen(engine, "connect", begin)
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT clock_timestamp()")).scalar_one() == BEGAN
+
+
+# For a test's own database, and all logins. Functions of the product that look nowhere but in their own path follow, too.
+_STOP: Final = """
+    GRANT USAGE ON SCHEMA machine TO PUBLIC;
+    GRANT SELECT ON machine.clock TO PUBLIC;
+    UPDATE machine.clock SET began = pg_catalog.clock_timestamp();
+    DO $$
+    DECLARE
+        it record;
+    BEGIN
+        FOR it IN
+            SELECT p.oid::regprocedure AS signature FROM pg_proc AS p
+            WHERE p.pronamespace IN ('cardsync'::regnamespace, 'registry'::regnamespace)
+              AND p.prosrc ~ '(clock|statement)_timestamp|now\\(' AND p.proconfig @> ARRAY['search_path=pg_catalog, pg_temp']
+        LOOP
+            EXECUTE format('ALTER FUNCTION %%s SET search_path = machine, pg_catalog, pg_temp', it.signature);
+        END LOOP;
+    END $$;
+"""
+
+
+def stand_still(owner: Engine, *processes: Engine) -> None:
+    """Stop the clock of a test's own database at this moment, for engines that were not used yet.
+
+    Time passes there only by what the test itself shifts: nothing falls due because the machine was busy meanwhile.
+    """
+    install(owner)
+    with owner.begin() as connection:
+        connection.exec_driver_sql(_STOP)
+    owner.dispose()
+    for engine in (owner, *processes):
+        go_by_it(engine)
 
 
 def reset(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from cardsync.errors import CredentialsRefused, OttuFault, OttuRejected, OttuThrottled, OttuUnavailable
 from tests.machine.interruptions import Crash
 
-DEADLINE_SECONDS: Final = 60  # for a thread to stand still or end: only a bug of the machine's takes so long
+DEADLINE_SECONDS: Final = 300  # for a thread to stand still or end: only a bug of the machine's takes so long
 
 Place = Literal["before", "after"]  # Ottu makes up its answer, or does what it was asked
 Fault = Literal[

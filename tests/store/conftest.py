@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def bound_factories(bound_factories: None) -> None:
+def bound_factories(patience: None, bound_factories: None) -> None:
     """Every test of this room makes rows."""

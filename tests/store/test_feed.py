@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from cardsync.store import feed as store
 from tests.factories import CustomerFactory, make_card
+from tests.waiting import WAIT_SECONDS
 
 NEW_CARD = text("""
     INSERT INTO cardsync.cards (customer, fingerprint, token, status, cause)
@@ -85,9 +86,9 @@ def test_a_polling_consumer_misses_nothing_while_many_write(engine: Engine) -> N
     for thread in (*threads, reader):
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(WAIT_SECONDS)
     done.set()
-    reader.join(30)
+    reader.join(WAIT_SECONDS)
     assert seen == list(range(1, writers * each * 4 // 5 + 1))
 
 
@@ -131,7 +132,7 @@ def test_the_feed_rings_after_the_commit(engine: Engine, database_url: str) -> N
         with engine.begin() as connection:
             add(connection, customer)
             add(connection, customer)
-        rung = list(listener.notifies(timeout=5, stop_after=1))
+        rung = list(listener.notifies(timeout=WAIT_SECONDS, stop_after=1))
     assert [n.channel for n in rung] == ["registry_card_changes"]
 
 

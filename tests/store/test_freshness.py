@@ -13,6 +13,9 @@ from cardsync.store.access.key_use import CallQuota
 from tests.factories import CustomerFactory
 from tests.store.rows import beside, change, one, wait_until_blocked
 
+# In the future: a moment ago is within the last second, and a busy machine may take longer to look.
+LATELY = -60.0
+
 
 def moment(engine: Engine) -> dt.datetime:
     found: dt.datetime = one(engine, "SELECT clock_timestamp() AS now").now
@@ -54,8 +57,8 @@ def test_a_call_under_way_serves_those_who_came_before_it_began(engine: Engine) 
 @pytest.mark.parametrize(
     ("lane", "rung_ago", "answer"),
     [
-        *[("read", 0.0, "coming"), ("hint", 0.0, "coming")],
-        *[("sweep", 0.0, "asked"), ("retry", 0.0, "asked"), ("read", 5.0, "asked")],
+        *[("read", LATELY, "coming"), ("hint", LATELY, "coming")],
+        *[("sweep", LATELY, "asked"), ("retry", LATELY, "asked"), ("read", 5.0, "asked")],
     ],
 )
 def test_a_bell_that_was_rung_a_moment_ago_serves_unless_its_turn_may_be_far_off(

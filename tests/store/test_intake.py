@@ -17,7 +17,7 @@ from cardsync.core.events import body_hash, event_id
 from cardsync.core.spool_format import WaitingRow
 from cardsync.store import intake
 from cardsync.store.intake import Stored, store_rows, try_out
-from tests.waiting import until
+from tests.waiting import WAIT_SECONDS, until
 
 LOCKS_WAITED_FOR = (
     "SELECT count(*) AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -165,7 +165,7 @@ def test_a_body_that_another_transaction_inserts_meanwhile_is_found(
     found = meanwhile(rows("mine", "theirs"))
     _until_it_waits(engine)
     other.commit()
-    assert [one.fresh for one in found.result(10)] == [True, False]
+    assert [one.fresh for one in found.result(WAIT_SECONDS)] == [True, False]
     assert len(statements) == 2
     assert len(execute(engine, "SELECT 1 FROM cardsync.events")) == 2
 
@@ -177,7 +177,7 @@ def test_a_body_whose_other_transaction_fails_is_inserted(
     found = meanwhile(rows("theirs"))
     _until_it_waits(engine)
     other.rollback()
-    assert [one.fresh for one in found.result(10)] == [True]
+    assert [one.fresh for one in found.result(WAIT_SECONDS)] == [True]
     assert len(statements) == 1
 
 
@@ -199,7 +199,7 @@ def test_two_that_store_the_same_bodies_in_opposite_orders_never_deadlock(
         fresh = 0
         for n in range(30):
             given = rows(*(f"{n} {k}" for k in range(40)))
-            both.wait(10)
+            both.wait(WAIT_SECONDS)
             fresh += sum(one.fresh for one in store(ingest_engine, given[::-1] if backwards else given))
         return fresh
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from cardsync import db, metrics
 from cardsync.dev.servers.postgres import EmbeddedPostgres
-from cardsync.store import locks
+from cardsync.store import locks, schedule
 from cardsync.stories.audit import AuditPolicy, audit
 from cardsync.stories.sweep import SweepPolicy, sweep
 from tests import factories
@@ -125,21 +125,21 @@ def test_a_lock_whose_row_is_missing_is_made(engine: Engine) -> None:
 
 def test_a_lease_stands_until_its_end_and_is_renewed_by_its_holder_alone(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert locks.lease(connection, "leader", ONE, lease_seconds=3)
-        assert locks.lease(connection, "leader", ONE, lease_seconds=3)
-        assert not locks.lease(connection, "leader", OTHER, lease_seconds=3)
-        connection.execute(text("UPDATE cardsync.locks SET held_until = held_until - interval '3.1 seconds'"))
-        assert locks.lease(connection, "leader", OTHER, lease_seconds=3)
-        assert not locks.lease(connection, "leader", ONE, lease_seconds=3)
+        assert locks.lease(connection, "leader", ONE, lease_seconds=300)
+        assert locks.lease(connection, "leader", ONE, lease_seconds=300)
+        assert not locks.lease(connection, "leader", OTHER, lease_seconds=300)
+        connection.execute(text("UPDATE cardsync.locks SET held_until = held_until - interval '300.1 seconds'"))
+        assert locks.lease(connection, "leader", OTHER, lease_seconds=300)
+        assert not locks.lease(connection, "leader", ONE, lease_seconds=300)
 
 
 def test_a_lease_that_is_given_back_is_free_at_once_and_only_its_holder_gives_it_back(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert locks.lease(connection, "leader", ONE, lease_seconds=3)
+        assert locks.lease(connection, "leader", ONE, lease_seconds=300)
         locks.let_go(connection, "leader", OTHER)
-        assert not locks.lease(connection, "leader", OTHER, lease_seconds=3)
+        assert not locks.lease(connection, "leader", OTHER, lease_seconds=300)
         locks.let_go(connection, "leader", ONE)
-        assert locks.lease(connection, "leader", OTHER, lease_seconds=3)
+        assert locks.lease(connection, "leader", OTHER, lease_seconds=300)
 
 
 def test_a_clock_that_is_set_back_leaves_no_lease_that_stands_for_an_hour(engine: Engine) -> None:
@@ -153,8 +153,9 @@ def test_a_sweep_that_cannot_have_the_lock_for_half_a_minute_is_told_once(
     engine: Engine, worker_engine: Engine
 ) -> None:
     before = metrics.LOCK_WAITS.labels("sweep")._value.get()
+    assert schedule.STANDSTILL_SECONDS == 30
     with engine.begin() as connection:
-        connection.execute(text("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '29 seconds'"))
+        connection.execute(text("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '10 seconds'"))
     with engine.begin() as blocker, capture_logs() as lines:
         blocker.execute(text("SELECT 1 FROM cardsync.locks FOR UPDATE"))
         sweep(worker_engine, POLICY, fraction=0.0)

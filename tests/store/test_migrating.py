@@ -12,7 +12,7 @@ from cardsync.dev.servers.postgres import EmbeddedPostgres
 from tests.waiting import until
 
 MIGRATE = "import sys; from cardsync import db; db.upgrade(sys.argv[1])"
-SECONDS = 60
+SECONDS = 300
 TAKE = text("""
     UPDATE cardsync.migration_lock SET pid = pg_backend_pid(),
         session_began = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())

@@ -18,7 +18,7 @@ from cardsync.db import driver_cursor, make_engine, once_more_if_the_connection_
 from cardsync.store.given_rows import as_parameter
 from cardsync.store.intake import Stored, store_rows
 from cardsync.store.new_bodies import store_new
-from tests.waiting import until
+from tests.waiting import WAIT_SECONDS, until
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
@@ -113,7 +113,7 @@ def test_a_body_that_another_transaction_inserts_is_waited_for_and_left_out(
         mine = thread.submit(store, ingest_engine, [new("theirs"), new("mine")])
         until(waits, "the statement waits")
         other.commit()
-        assert mine.result(10).keys() == {new("mine").body_hash}
+        assert mine.result(WAIT_SECONDS).keys() == {new("mine").body_hash}
 
 
 def test_a_row_that_the_database_refuses_is_an_error_of_sqlalchemys_and_leaves_none_of_its_batch(
@@ -131,7 +131,7 @@ def test_connections_that_died_unnoticed_are_all_replaced(ingest_engine: Engine,
         ids = [cursor.connection.info.backend_pid for cursor in (one, other)]
     with engine.connect() as connection:
         connection.execute(
-            text("SELECT pg_terminate_backend(id, 5000) FROM unnest(cast(:ids AS int[])) AS id"), {"ids": ids}
+            text("SELECT pg_terminate_backend(id, 60000) FROM unnest(cast(:ids AS int[])) AS id"), {"ids": ids}
         )
     with pytest.raises(OperationalError) as lost:
         store(ingest_engine, [new("lost")])

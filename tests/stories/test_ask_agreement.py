@@ -173,6 +173,7 @@ def test_a_process_that_was_away_for_too_long_changes_nothing(shop: Shop, about:
     assert charged(shop) == before
 
 
+@pytest.mark.usefixtures("still_clock")
 @pytest.mark.parametrize("error", [OttuUnavailable("away"), InvalidAnswer("more than one card")])
 def test_a_failed_call_changes_nothing_and_is_made_again_later(
     shop: Shop, about: AboutAgreements, error: Exception

@@ -132,9 +132,9 @@ def test_draws_are_spread_over_the_day(shop: Shop, settled: int) -> None:
     draw(shop)
     shop.reconcile(settled)
     assert all(audit(shop.engine, POLICY) == () for _ in range(50))
-    shop.execute("UPDATE cardsync.audits SET drawn_at = drawn_at - interval '431 seconds'")
+    shop.execute("UPDATE cardsync.audits SET drawn_at = drawn_at - interval '300 seconds'")
     assert all(audit(shop.engine, POLICY) == () for _ in range(50))
-    shop.execute("UPDATE cardsync.audits SET drawn_at = drawn_at - interval '2 seconds'")
+    shop.execute("UPDATE cardsync.audits SET drawn_at = drawn_at - interval '133 seconds'")
     assert draw(shop) == (settled,)
 
 

@@ -23,6 +23,9 @@ from tests.stories.deleting import (
     statuses,
 )
 from tests.stories.fake_ottu import DeletingShop, Fault, Killed
+from tests.waiting import WAIT_SECONDS
+
+pytestmark = pytest.mark.usefixtures("still_clock")  # a busy machine may need longer than waits of two seconds
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def test_two_who_ask_with_one_key_at_once_get_one_deletion(shop: DeletingShop) -
         thread = threading.Thread(target=lambda: got.append(shop.ask(card, **wish)))
         thread.start()
         first.commit()
-        thread.join(10)
+        thread.join(WAIT_SECONDS)
     assert len(set(got)) == 1
     assert shop.steps(got[0]) == ["asked"]
 

@@ -10,6 +10,9 @@ from cardsync.stories.claim import claim_deletions
 from tests.store.rows import wait_until_blocked
 from tests.stories.deleting import T1, T2, in_thread, statuses
 from tests.stories.fake_ottu import DeletingShop, Point
+from tests.waiting import WAIT_SECONDS
+
+pytestmark = pytest.mark.usefixtures("still_clock")  # a busy machine may need longer than waits of two seconds
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_a_deletion_does_not_call_while_a_list_is_asked_for(shop: DeletingShop) 
     point.wait()
     assert shop.delete(deletion).outcome == "not_due"
     point.release()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     # The deletion that waited for the ticket may be claimed at once.
     assert results[0].deletions
     assert claim_deletions(shop.worker, shop.policy, limit=9).deletion_ids == (deletion,)
@@ -46,7 +49,7 @@ def test_a_list_asked_for_before_the_call_never_brings_the_card_back(shop: Delet
     assert shop.look().outcome == "changed"
     assert shop.show(deletion).status == "done"
     point.release()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     assert results[0].outcome == "superseded"
     assert (statuses(shop), shop.show(deletion).status) == ("removed", "done")
 
@@ -61,7 +64,7 @@ def test_nobody_lists_while_a_deletion_calls_and_a_list_follows_it(shop: Deletin
     assert shop.look().outcome == "not_due"
     assert shop.delete(deletion).outcome == "not_due"
     point.release()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     assert (results[0].outcome, results[0].customer) == ("gone", shop.customer().id)
     shop.work()
     assert shop.show(deletion).status == "done"
@@ -78,7 +81,7 @@ def test_an_answer_that_comes_after_its_lease_is_noted_and_a_list_decides(shop: 
     shop.work()
     assert shop.show(deletion).status == "done"
     point.release()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     assert results[0].outcome == "superseded"
     assert shop.show(deletion).status == "done"
     assert shop.details(deletion, "answered")[0]["late"] is True
@@ -95,7 +98,7 @@ def test_a_list_asked_for_before_the_request_proves_nothing(shop: DeletingShop) 
     point.wait()
     asked.append(shop.ask(card))
     point.release()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     assert results[0].outcome == "unchanged"
     assert (shop.show(asked[0]).status, statuses(shop)) == ("pending", "deleting")
     shop.work()
@@ -119,7 +122,7 @@ def test_a_list_is_believed_only_when_a_request_under_way_has_ended(shop: Deleti
         assert results == []
         if committed:
             service.commit()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     assert results[0].outcome == ("unchanged" if committed else "changed")
     assert statuses(shop) == ("deleting" if committed else "removed")
     if committed:
@@ -136,7 +139,7 @@ def test_two_deletions_of_one_customer_take_turns(shop: DeletingShop) -> None:
     point.wait()
     assert shop.delete(second).outcome == "not_due"
     point.release()
-    thread.join(10)
+    thread.join(WAIT_SECONDS)
     assert shop.look().deletions
     shop.work()
     assert {shop.show(first).status, shop.show(second).status} == {"done"}

@@ -30,6 +30,8 @@ from tests.stories.deleting import (
 )
 from tests.stories.fake_ottu import DELETE_POLICY, DeletingShop, Fault
 
+pytestmark = pytest.mark.usefixtures("still_clock")  # a busy machine may need longer than waits of two seconds
+
 
 @pytest.fixture
 def shop(engine: Engine, ingest_engine: Engine, web_engine: Engine, worker_engine: Engine) -> DeletingShop:

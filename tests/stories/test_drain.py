@@ -31,6 +31,7 @@ from tests import payloads
 from tests.e2e.proxy import TcpProxy
 from tests.factories import RING
 from tests.stories.shop import KEYS, Shop
+from tests.waiting import WAIT_SECONDS
 
 RACERS = 4
 RACES = 100
@@ -343,7 +344,7 @@ def test_many_who_store_the_same_at_once_all_succeed(shop: Shop) -> None:
         found: Counter[str] = Counter()
         for n in range(RACES):
             one = hint(n)
-            together.wait(10)
+            together.wait(WAIT_SECONDS)
             found.update(receipt.status for receipt in store(shop.ingest, [one]))
         return found
 
@@ -385,13 +386,13 @@ def test_a_hundred_hints_whose_rows_exist_already_are_drained_in_one_round_trip(
 def test_a_database_some_milliseconds_away_is_kept_up_with(
     shop: Shop, spool: Spool, rung: list[bool], one_way_ms: float
 ) -> None:
-    """At 10 ms there and back, with every time-out of the web's."""
+    """At 10 ms there and back."""
     url = shop.ingest.url
     assert url.host is not None
     assert url.port is not None
     network = TcpProxy((url.host, url.port), one_way_seconds=one_way_ms / 1_000)
     through = url.set(port=network.port).render_as_string(hide_password=False)
-    far = db.make_engine(through, statement_timeout_ms=1_000, autocommit=True)
+    far = db.make_engine(through, autocommit=True)
     hints = [hint(n) for n in range(3 * AT_ONCE)]
     store(shop.ingest, hints[: 2 * AT_ONCE])
     answered = set_all_down(spool, hints)

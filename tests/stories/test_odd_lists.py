@@ -20,6 +20,8 @@ from cardsync.stories.erase import Wish
 from tests import factories
 from tests.stories.fake_ottu import CUSTOMER, DeletingShop, Fault
 
+pytestmark = pytest.mark.usefixtures("still_clock")  # a busy machine may need longer than waits of two seconds
+
 T1, T2, T3 = "9999000000000001", "9999000000000002", "9999000000000003"
 Cards = list[dict[str, Any]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
@@ -36,12 +37,14 @@ def test_a_failed_one_among_others_is_opened_again(shop: Shop) -> None:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """All statements that the driver sends; each commits by itself, and is a round trip."""
+    """All statements that the driver sends on this thread; each commits by itself, and is a round trip."""
     found: list[object] = []
+    here = threading.get_ident()  # a thread that a test before left behind may have a database, too
     execute = psycopg.Cursor.execute
 
     def note(self: psycopg.Cursor[Any], query: Any, *arguments: Any, **more: Any) -> psycopg.Cursor[Any]:
-        found.append(query)
+        if threading.get_ident() == here:
+            found.append(query)
         return execute(self, query, *arguments, **more)
 
     monkeypatch.setattr(psycopg.Cursor, "execute", note)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from cardsync import db
 from cardsync.errors import (
     CredentialsRefused,
     InvalidAnswer,
@@ -20,10 +21,12 @@ from cardsync.errors import (
 from cardsync.ottu import CardList
 from cardsync.store import locks
 from cardsync.store.deletions import requests
+from cardsync.stories.process import process
 from cardsync.stories.reconcile import reconcile
 from cardsync.stories.sweep import SweepPolicy, sweep
 from tests.factories import CustomerFactory, make_card
 from tests.stories.shop import Shop, listed
+from tests.waiting import WAIT_SECONDS
 
 T1, T2 = "9999000000000001", "9999000000000002"
 
@@ -87,15 +90,15 @@ def test_two_processes_never_ask_about_one_customer_at_once(shop: Shop) -> None:
 
     def wait_inside() -> None:
         inside.set()
-        assert leave.wait(10)
+        assert leave.wait(WAIT_SECONDS)
 
     shop.ottu.meanwhile = wait_inside
     first = threading.Thread(target=shop.reconcile, args=(customer,))
     first.start()
-    assert inside.wait(10)
+    assert inside.wait(WAIT_SECONDS)
     assert shop.reconcile(customer).outcome == "not_due"
     leave.set()
-    first.join(10)
+    first.join(WAIT_SECONDS)
     assert shop.ottu.calls == 1
 
 
@@ -230,6 +233,7 @@ def test_a_card_that_comes_back_is_the_same_card_in_a_new_life(shop: Shop) -> No
     assert shop.feed() == ["added", "removed", "returned"]
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_a_hinted_card_that_shows_late_is_asked_for_until_it_does(shop: Shop) -> None:
     (customer,) = shop.hint()
     assert shop.reconcile(customer).outcome == "unchanged"
@@ -246,8 +250,8 @@ def test_a_hint_that_the_list_contradicts_for_two_minutes_is_dropped_and_never_w
     for _ in range(6):
         shop.reconcile(customer)
         assert shop.cards() == {T1: "unconfirmed"}
-        shop.age_hints(19)
-    shop.age_hints(10)
+        shop.age_hints(15)
+    shop.age_hints(31)
     shop.reconcile(customer)
     assert shop.cards() == {}
     assert shop.feed() == []
@@ -297,12 +301,13 @@ def test_an_agreement_follows_the_card_that_newly_claims_it(shop: Shop) -> None:
 
 
 def test_a_sweep_looks_at_the_stalest_first_and_keeps_its_pace(shop: Shop) -> None:
-    policy = SweepPolicy(daily_calls=86_400, look_again_seconds=300, lists=True)
+    # A call in 33 s: so a test that stands still for some seconds makes no second one due.
+    policy = SweepPolicy(daily_calls=2_880, look_again_seconds=300, lists=True)
     fresh = CustomerFactory(reconciled_at="now").id
     old = CustomerFactory(reconciled_at="2026-01-02").id
     never = CustomerFactory().id
     assert sweep(shop.worker, policy, fraction=0.999) == ()
-    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1.3 seconds'")
+    shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '36 seconds'")
     assert sweep(shop.worker, policy, fraction=0.0) == (old,)
     shop.execute("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '1 hour'")
     assert sweep(shop.worker, policy, fraction=0.0) == (never,)
@@ -348,6 +353,7 @@ def test_a_list_whose_lease_ran_out_between_pages_asks_for_no_more(shop: Shop) -
     assert reconcile(shop.worker, Slow(), customer, shop.policy, jitter=0.5).outcome == "superseded"
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_refused_credentials_hold_everybody_back_for_a_while(shop: Shop) -> None:
     (one,), (other,) = shop.hint("cust-1"), shop.hint("cust-2")
     shop.ottu.error = CredentialsRefused("401")
@@ -391,9 +397,12 @@ def test_what_the_database_will_not_hold_is_a_failed_call_whose_error_quotes_no_
 
 def test_trouble_of_the_database_uses_up_no_attempts_of_a_hint(shop: Shop) -> None:
     receipt = shop.receive()
+    address = shop.worker.url.render_as_string(hide_password=False)
+    impatient = db.make_engine(address, session={"lock_timeout": "500"})
     with shop.engine.begin() as connection:
         connection.execute(text("LOCK TABLE cardsync.cards IN EXCLUSIVE MODE"))
-        assert shop.process(receipt) == []
+        assert process(impatient, [receipt.event_id], shop.hints, jitter=0.5) == []
+    impatient.dispose()
     assert shop.execute("SELECT status, attempts, last_error FROM cardsync.events") == [
         ("pending", 0, "OperationalError")
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
@@ -17,7 +18,7 @@ from tests.stories.shop import Shop, listed
 from tests.waiting import until
 
 READERS = 50
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class Places(threading.BoundedSemaphore):
@@ -62,6 +63,7 @@ class Silence(Workers):
 
 @pytest.fixture
 def workers(shop: Shop) -> Iterator[Workers]:
+    shop.policy = replace(shop.policy, call_seconds=SECONDS)  # a ticket outlasts a call during which fifty readers come
     made = Workers(shop)
     yield made
     made.pool.shutdown()
@@ -150,6 +152,7 @@ def test_a_reader_does_not_ask_again_for_what_was_believed_while_it_came(shop, w
 def test_a_call_that_fails_ends_the_wait_of_all_who_share_it(shop, workers, webs):
     shop.ottu.error = OttuFault("500")
     places = Places(8)
+    shop.ottu.meanwhile = lambda: until(lambda: places.taken == 8, "all eight wait")
     with ThreadPoolExecutor(8) as readers:
         served = list(readers.map(lambda n: read(webs[n % 2], workers, places), range(8)))
     assert set(served) == {"stale"}

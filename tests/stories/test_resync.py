@@ -16,7 +16,7 @@ from cardsync.stories.resync import ResyncPolicy, ResyncResult, Step, begin, res
 from tests.factories import ESTIMATE
 from tests.stories.shop import POLICY, Shop, listed
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 @dataclass

@@ -16,6 +16,7 @@ from cardsync.errors import BudgetSpent, CallsPaused
 from cardsync.store.calls import budget, gate, ledger
 from tests.machine import clock
 from tests.machine.clock import Clock
+from tests.waiting import WAIT_SECONDS
 
 PROCESSES, EACH = 10, 12
 
@@ -36,14 +37,14 @@ def test_ten_processes_at_the_edge_make_not_one_call_too_many(database_url: str)
     made, begin = [0] * PROCESSES, threading.Barrier(PROCESSES)
 
     def call(number: int) -> None:
-        begin.wait(20)
+        begin.wait(WAIT_SECONDS)
         made[number] = sum(spend(engines[number], "deletion", 50) for _ in range(EACH))
 
     threads = [threading.Thread(target=call, args=(n,)) for n in range(PROCESSES)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(WAIT_SECONDS)
     with engines[0].connect() as connection:
         assert (sum(made), ledger.spent(connection)) == (50, 50)
     for engine in engines:

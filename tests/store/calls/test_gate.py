@@ -13,6 +13,8 @@ from cardsync.errors import CallsPaused
 from cardsync.store.calls import gate
 from tests.store.rows import beside, change, one, wait_until_blocked
 
+pytestmark = pytest.mark.usefixtures("still_clock")  # a busy machine may need longer than waits of two seconds
+
 
 def hear(engine: Engine, word: Word | None, who: int = 1, **given: float) -> None:
     with engine.begin() as connection:

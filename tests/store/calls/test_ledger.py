@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Engine
 
 from cardsync.core.call_budget import WINDOW_SECONDS
 from cardsync.store.calls import ledger
 from tests.store.rows import beside, change, one
+
+pytestmark = pytest.mark.usefixtures("still_clock")  # the minute does not turn within a test
 
 
 def spend(engine: Engine, lane: str, calls: int, seconds_ago: float) -> None:

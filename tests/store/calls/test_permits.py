@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Engine
 
 from cardsync.errors import BudgetSpent, CallsPaused
 from cardsync.store.calls import gate, ledger
 from cardsync.store.calls.permits import Permits
+
+pytestmark = pytest.mark.usefixtures("still_clock")  # a busy machine may need longer than waits of two seconds
 
 
 def test_an_open_gate_permits_what_the_budget_has_left_and_no_more(engine: Engine) -> None:

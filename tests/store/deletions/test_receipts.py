@@ -14,6 +14,7 @@ from cardsync.store.deletions import receipts, requests
 from cardsync.store.deletions.receipts import BEFORE_THE_FIRST, Verified
 from cardsync.stories.seal import Sealer
 from tests.factories import CustomerFactory, make_card
+from tests.waiting import WAIT_SECONDS
 
 WRITERS, EACH = 4, 25
 
@@ -154,7 +155,7 @@ def test_the_chain_is_in_commit_order_and_whole_while_many_write(engine: Engine)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(WAIT_SECONDS)
     assert errors == []
     found = verify(engine)
     assert (found.steps, found.broken_at) == (WRITERS * (1 + EACH * 4 // 5), None)

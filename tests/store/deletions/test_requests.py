@@ -16,6 +16,7 @@ from cardsync.errors import Conflict, NotFound, Refused
 from cardsync.store import feed
 from cardsync.store.deletions import receipts, requests, transitions
 from tests.factories import SECRET, CustomerFactory, make_card
+from tests.waiting import WAIT_SECONDS
 
 TOKEN = "9999000000000001"
 ROLES = ("cardsync_reader", "cardsync_charger", "cardsync_deleter")
@@ -66,7 +67,7 @@ def test_it_is_rolled_back_with_that_transaction_and_does_not_ring(
             connection.rollback()
         with engine.begin() as connection:
             deletion_id = ask(connection, card_id)
-        rung = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+        rung = [notice.payload for notice in listener.notifies(timeout=WAIT_SECONDS, stop_after=1)]
     assert rung == [str(deletion_id)]
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM cardsync.deletions")).scalar_one() == 1
