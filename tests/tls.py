@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 BLOCK: Final = 65_536
-SECONDS: Final = 10
+SECONDS: Final = 60
 SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)  # postgresql.org/docs/current/protocol-message-formats.html
 
 
@@ -49,7 +49,7 @@ class Authority:
 
 
 def _openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=60)
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=300)
 
 
 @dataclass

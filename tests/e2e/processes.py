@@ -16,7 +16,8 @@ from typing import Final
 
 from tests.waiting import WAIT_SECONDS, until
 
-STOP_SECONDS: Final = 40.0  # a deadline: a worker finishes what runs, and its container gives it longer
+STOP_SECONDS: Final = 120.0  # a deadline: a worker finishes what runs, on a busy machine too
+COMMAND_SECONDS: Final = 300.0  # a deadline: a command takes a second, and many of them where a machine is busy
 
 
 def command(*arguments: str) -> list[str]:
@@ -40,7 +41,7 @@ def run(folder: Path, settings: Mapping[str, str], *arguments: str) -> subproces
         env=clean_environment(settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
 

@@ -26,7 +26,7 @@ from tests.tls import Authority, TlsServer
 from tests.waiting import until
 
 SOMEBODY = "203.0.113.9"  # who a client says that it is
-WAIT_MILLISECONDS = 60_000
+WAIT_MILLISECONDS = 120_000
 ASSET = re.compile(r'href="(/static/console\.css[^"]*)"')
 TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 
@@ -70,7 +70,7 @@ def console(tmp_path: Path, database_url: str, logins: ProcessLogins, engine: En
         }
         process = Process(tmp_path, "console", ["console", "--port", str(port)], settings).start()
         verify = ssl.create_default_context(cafile=tmp_path / "ca.pem")
-        with httpx.Client(base_url=base, verify=verify, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=base, verify=verify, trust_env=False, timeout=60) as client:
             made = Behind(base, proxy.start(), process, engine, client)
             try:
                 until(made.answers, "the console answers", seconds=START_SECONDS)

@@ -23,7 +23,7 @@ from tests.waiting import until
 pytestmark = ONE_BROKER
 
 
-SECONDS: Final = 60.0  # for what takes a moment on a machine that is not busy
+SECONDS: Final = 120.0  # for what takes a moment on a machine that is not busy
 
 
 @contextlib.contextmanager

@@ -76,6 +76,9 @@ def test_while_the_standby_is_away_the_database_stays_lost_and_no_sessions_pile_
     first, reader = system.customer(), system.key("cards:read")
     system.save_card(first)
     system.until_active(first)
+    # A machine that stood still for a second may have had the web lose the database, and find it again.
+    until(lambda: told(system, "database_back") == told(system, "database_lost"), "the database is there")
+    before = told(system, "database_lost")
     standby.kill()
     hints: dict[str, bytes] = {}
     most = 0
@@ -93,10 +96,10 @@ def test_while_the_standby_is_away_the_database_stays_lost_and_no_sessions_pile_
             most = max(most, waiting(primary))
     ready = system.get("/readyz").json()
     assert (ready["status"], ready["checks"]["database"]) == ("degraded", "waits for its synchronous standby")
-    assert (told(system, "database_lost"), told(system, "database_back")) == (1, 0)
+    assert (told(system, "database_lost"), told(system, "database_back")) == (before + 1, before)
     assert 0 < most <= LEFT_BEHIND
     standby.start()
-    until(lambda: told(system, "database_back") == 1, "the database is back")
-    system.until_active(*hints, seconds=60)
+    until(lambda: told(system, "database_back") == before + 1, "the database is back")
+    system.until_active(*hints)
     until(lambda: waiting(primary) == 0, "nobody waits")
-    assert told(system, "database_lost") == 1
+    assert told(system, "database_lost") == before + 1

@@ -32,7 +32,8 @@ from cardsync.files import make_private_folder, write_private
 USER: Final = "cardsync"
 DATABASE: Final = "cardsync"
 CONNECT_SECONDS: Final = 5  # PostgreSQL answers at once or not at all; libpq itself would wait without a limit
-TEMPLATE_TRIES: Final = 4
+ADMINISTER_SECONDS: Final = 60  # ... but for a machine that is busy, and no test is to fail for that
+TRIES: Final = 4
 
 SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -112,16 +113,11 @@ class EmbeddedPostgres(Service):
         """
         origin = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
         statement = sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), origin)
-        for _ in range(TEMPLATE_TRIES - 1):
-            try:
-                return self._administer(statement)
-            except psycopg.errors.ObjectInUse:
-                continue
-        return self._administer(statement)
+        self._administer_patiently(statement)
 
     def drop_database(self, name: str) -> None:
         """Drop a database if it exists, and end the connections to it."""
-        self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        self._administer_patiently(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def remove(self) -> None:
         """Stop the server, or what an earlier run left of it, and delete the directory and all data."""
@@ -224,12 +220,20 @@ class EmbeddedPostgres(Service):
             return False
         return True
 
+    def _administer_patiently(self, statement: sql.Composed) -> None:
+        for _ in range(TRIES - 1):
+            try:
+                return self._administer(statement)
+            except psycopg.errors.ObjectInUse:
+                continue
+        return self._administer(statement)
+
     def _administer(self, statement: sql.Composed) -> None:
-        with self._connect() as connection:
+        with self._connect(ADMINISTER_SECONDS) as connection:
             connection.execute(statement)
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(self.url_for("postgres"), autocommit=True, connect_timeout=CONNECT_SECONDS)
+    def _connect(self, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.url_for("postgres"), autocommit=True, connect_timeout=seconds)
 
     @property
     def _found(self) -> Binaries:

@@ -17,8 +17,8 @@ from psutil import Process
 
 from cardsync.dev.servers.errors import ServiceError
 
-KILL_SECONDS: Final = 20.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
-FREEZE_SECONDS: Final = 5.0
+KILL_SECONDS: Final = 60.0  # SIGKILL is not instant: the kernel first writes back or frees what the process held
+FREEZE_SECONDS: Final = 60.0  # one that waits for a disk stops only after that
 POLL_SECONDS: Final = 0.01
 
 

@@ -28,7 +28,7 @@ from cardsync.dev.servers.ports import free_port, is_free
 from cardsync.dev.servers.processes import descendants, end, freeze, how_it_ended, parent_id, send, working_in
 from cardsync.files import Lock, LockHeld, write_private
 
-READY_SECONDS: Final = 60.0  # a crash recovery on a slow disk takes long; a healthy start takes 0.1 s
+READY_SECONDS: Final = 120.0  # a crash recovery on a slow disk takes long; a healthy start takes 0.1 s
 STOP_SECONDS: Final = 20.0  # a fast shutdown writes a checkpoint; after this the server is killed
 ORPHAN_SECONDS: Final = 5.0  # a server's children end by themselves when they see that it is gone
 POLL_SECONDS: Final = 0.02
