@@ -57,6 +57,7 @@ class Process:
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._earlier = 0  # characters that earlier starts wrote
+        self._group_may_live = False
 
     @property
     def is_running(self) -> bool:
@@ -83,6 +84,7 @@ class Process:
                 stderr=output,
                 start_new_session=True,
             )
+        self._group_may_live = True
         return self
 
     def output(self) -> str:
@@ -124,6 +126,9 @@ class Process:
             self._process.wait()
 
     def _end_group(self) -> None:
-        """The group outlives its leader as long as anything in it lives, and so does its id."""
+        """The group outlives its leader as long as anything in it lives, and so does its id. Afterwards it may be another's."""
+        if not self._group_may_live:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        self._group_may_live = False

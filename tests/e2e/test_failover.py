@@ -55,7 +55,10 @@ def standby(services: Path, primary: EmbeddedPostgres, network: TcpProxy) -> Ite
 def system(tmp_path: Path, services: Path, primary: EmbeddedPostgres, standby: Standby) -> Iterator[System]:
     logins = ProcessLogins(primary)
     with valkey(services / f"valkey-{secrets.token_hex(4)}") as broker:
-        made = System(tmp_path, both(primary, standby), broker, logins)
+        data = (
+            services / f"data-{secrets.token_hex(4)}"
+        )  # in memory, if there is enough: on a busy disk hints would be refused
+        made = System(tmp_path, both(primary, standby), broker, logins, CARDSYNC_DATA_DIR=str(data))
         try:
             for kind in ("worker", "beat", "web"):
                 made.start(kind)

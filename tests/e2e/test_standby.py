@@ -52,7 +52,10 @@ def standby(services: Path, primary: EmbeddedPostgres) -> Iterator[Standby]:
 @pytest.fixture
 def system(tmp_path: Path, services: Path, primary: EmbeddedPostgres) -> Iterator[System]:
     with valkey(services / f"valkey-{secrets.token_hex(4)}") as broker:
-        made = System(tmp_path, primary.url, broker, ProcessLogins(primary))
+        data = (
+            services / f"data-{secrets.token_hex(4)}"
+        )  # in memory, if there is enough: on a busy disk hints would be refused
+        made = System(tmp_path, primary.url, broker, ProcessLogins(primary), CARDSYNC_DATA_DIR=str(data))
         try:
             for kind in ("worker", "beat", "web"):
                 made.start(kind)
