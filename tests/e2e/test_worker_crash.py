@@ -94,6 +94,7 @@ def test_a_worker_told_to_stop_finishes_the_call_that_runs(system: System) -> No
 
 def test_a_worker_told_to_stop_waits_no_longer_than_a_call_may_take(system: System) -> None:
     customer = system.customer()
+    system.processes["worker"].says("worker_started")
     system.end("worker")
     worker = system.start("worker", OTTU_TIMEOUT_S="1")
     with system.simulator.held("list:before") as gates:
