@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from tests.waiting import WAIT_SECONDS, until
 
 STOP_SECONDS: Final = 120.0  # a deadline: a worker finishes what runs, on a busy machine too
@@ -44,6 +46,15 @@ def run(folder: Path, settings: Mapping[str, str], *arguments: str) -> subproces
         timeout=COMMAND_SECONDS,
         check=False,
     )
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each thread of a process is stopped; so is what has ended."""
+    try:
+        said = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return not psutil.pid_exists(pid)
+    return all(one.rpartition(")")[2].split()[0] in "TtZX" for one in said)
 
 
 class Process:
@@ -103,6 +114,12 @@ class Process:
     def signal_group(self, number: int) -> None:
         """Send a signal to the process and all that it started, as pausing a container does."""
         os.killpg(self.pid, number)
+        if number == signal.SIGSTOP:  # a thread on another core runs on for a moment, perhaps into a transaction
+            until(self._stands_still, f"{self.name} stands still")
+
+    def _stands_still(self) -> bool:
+        head = psutil.Process(self.pid)
+        return all(_is_stopped(one.pid) for one in (head, *head.children(recursive=True)))
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end and return the exit status."""
