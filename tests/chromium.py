@@ -7,21 +7,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 # Debian's; Playwright would download a browser of its own.
 CHROMIUM: Final = Path("/usr/bin/chromium")
 # Root, as CI is, has no sandbox in Chromium; a container's /dev/shm is small.
 CHROMIUM_ARGUMENTS: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 
+LAUNCH_MILLISECONDS: Final = 180_000  # a deadline: a browser starts a dozen processes
+EXPECT_MILLISECONDS: Final = (
+    120_000  # a deadline, for what ``expect`` is to see: its own five seconds are few on a busy machine
+)
 TABS_MAX: Final = 150  # more than any page of the console has things to reach
 
 
 @contextmanager
 def launched() -> Iterator[Browser]:
     """A browser until the block ends."""
+    expect.set_options(timeout=EXPECT_MILLISECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_ARGUMENTS))
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(CHROMIUM_ARGUMENTS), timeout=LAUNCH_MILLISECONDS
+        )
         try:
             yield browser
         finally:

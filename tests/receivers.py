@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 120.0  # for what comes at once on a machine that is not busy
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-WAIT_SECONDS: Final = 60.0  # for what takes a second on a machine that is not busy
+WAIT_SECONDS: Final = 120.0  # for what takes a second on a machine that is not busy
 POLL_SECONDS: Final = 0.02
 
 Value = TypeVar("Value")

@@ -25,7 +25,8 @@ from cardsync.dev.servers.valkey import EmbeddedValkey
 from tests.e2e.proxy import TcpProxy
 from workers.app import QUEUES, queue_name
 
-RABBITMQ_SECONDS: Final = 20
+CONTROL_SECONDS: Final = 180  # for `rabbitmqctl`, which starts a virtual machine of its own
+SECONDS: Final = 60  # a broker that is there answers at once, if the machine is not busy
 DOCS: Final = Path(__file__).parents[2] / "docs" / "deployment"
 
 
@@ -169,7 +170,7 @@ class RabbitMQ:
         return {name for listed in made for name in listed if name and not name.startswith("amq.")}
 
     def is_consumed(self, queue: str) -> bool:
-        with Connection(self.administrator) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
+        with Connection(self.administrator, connect_timeout=SECONDS) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
             return bool(channel.queue_declare(queue, passive=True).consumer_count)
 
     def refusals(self) -> list[str]:
@@ -186,7 +187,7 @@ class RabbitMQ:
             _control("delete_user", user)
 
     def _for_each_queue(self, method: str) -> None:
-        with Connection(self.administrator) as connection:  # type: ignore[no-untyped-call]
+        with Connection(self.administrator, connect_timeout=SECONDS) as connection:  # type: ignore[no-untyped-call]
             for queue in QUEUES:
                 with contextlib.suppress(connection.channel_errors), connection.channel() as channel:
                     getattr(channel, method)(queue_name(queue, self.deployment))
@@ -195,7 +196,7 @@ class RabbitMQ:
 def _waiting(url: str, deployment: str) -> list[str]:
     """Take every message, and give all of them back."""
     taken = []
-    with Connection(url) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
+    with Connection(url, connect_timeout=SECONDS) as connection, connection.channel() as channel:  # type: ignore[no-untyped-call]
         for queue in QUEUES:
             while message := channel.basic_get(queue_name(queue, deployment)):
                 taken.append(message)
@@ -260,7 +261,7 @@ def _rabbitmqctl(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     program = shutil.which("rabbitmqctl") or "/usr/sbin/rabbitmqctl"
     command = [program, "-q", *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=RABBITMQ_SECONDS, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=CONTROL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -274,8 +275,8 @@ def _in_docs(page: str, beginning: str) -> str:
 
 def _answers(url: str) -> bool:
     try:
-        with Connection(url, connect_timeout=2) as connection:  # type: ignore[no-untyped-call]
-            connection.ensure_connection(max_retries=1, timeout=2)
+        with Connection(url, connect_timeout=SECONDS) as connection:  # type: ignore[no-untyped-call]
+            connection.ensure_connection(max_retries=1, timeout=SECONDS)
     except (OSError, OperationalError):
         return False
     return True

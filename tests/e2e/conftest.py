@@ -1,7 +1,8 @@
 """One running system for each module and broker, and after each test a search of all that it wrote or answered.
 
 A module says what it needs: ``SETTINGS`` (environment), ``WEB_WORKERS``, ``BINDING`` (of the webhook's key),
-``DATABASE_ONE_WAY_SECONDS`` (all that speaks to the database does so from another zone), and the brokers, by one of ``marks``.
+``DATABASE_ONE_WAY_SECONDS`` (all that speaks to the database does so from another zone), ``DATA_IN_MEMORY`` (the data folder is
+where the tests' servers have theirs, in memory if there is enough), and the brokers, by one of ``marks``.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def behind(network: TcpProxy, database_url: str) -> str:
 def module_system(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
+    services: Path,
     broker: Broker,
     module_database_url: str,
     logins: ProcessLogins,
@@ -71,7 +73,9 @@ def module_system(
     one_way_seconds = getattr(request.module, "DATABASE_ONE_WAY_SECONDS", 0.0)
     network = _network(module_database_url, one_way_seconds) if one_way_seconds else None
     url = module_database_url if network is None else behind(network, module_database_url)
-    settings = getattr(request.module, "SETTINGS", {})
+    settings = dict(getattr(request.module, "SETTINGS", {}))
+    if getattr(request.module, "DATA_IN_MEMORY", False):
+        settings["CARDSYNC_DATA_DIR"] = str(services / f"data-{secrets.token_hex(4)}")
     web_workers = getattr(request.module, "WEB_WORKERS", 1)
     binding = getattr(request.module, "BINDING", "")
     made = System(folder, url, broker, logins, web_workers=web_workers, binding=binding, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -79,11 +80,12 @@ def spool_files(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): path.read_text(encoding="utf-8", errors="replace")
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    found = {}
+    for parent, _, names in os.walk(folder):  # which passes over a folder that goes meanwhile
+        for path in (Path(parent, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):  # processes at work here replace files, and drain the spool
+                found[str(path.relative_to(folder))] = path.read_text(encoding="utf-8", errors="replace")
+    return found
 
 
 def _is_of_spool(name: str) -> bool:

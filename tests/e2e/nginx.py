@@ -15,6 +15,7 @@ from cardsync.dev.servers.ports import free_port
 from tests.waiting import until
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "nginx"
+SHIPPED_RATE: Final = "zone=reads:10m rate=50r/s"
 PROGRAM: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
@@ -77,6 +78,13 @@ class Nginx:
         self._config.write_text(text, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
+    def lower_the_rate(self) -> None:
+        """Let readers ask once a second, beyond the shipped burst: a busy machine may ask no faster than the shipped rate."""
+        limits = self.folder / "cardsync" / "http.conf"
+        shipped = limits.read_text(encoding="utf-8")
+        assert SHIPPED_RATE in shipped
+        limits.write_text(shipped.replace(SHIPPED_RATE, "zone=reads:10m rate=1r/s"), encoding="utf-8")
+
     def check(self) -> str:
         """What ``nginx -t`` finds."""
         done = self._run("-t")
@@ -105,7 +113,7 @@ class Nginx:
         """End it."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def log(self) -> str:
         """Its lines about requests."""
@@ -118,14 +126,14 @@ class Nginx:
             [PROGRAM, "-e", early, "-p", str(self.folder), "-c", str(self._config), *options],
             capture_output=True,
             check=False,
-            timeout=20,
+            timeout=120,
         )
 
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "early.log").read_text()
         try:
-            httpx.get(f"https://127.0.0.1:{self.port}/nothing", verify=False, trust_env=False)  # noqa: S501
+            httpx.get(f"https://127.0.0.1:{self.port}/nothing", verify=False, trust_env=False, timeout=30)  # noqa: S501
         except httpx.ConnectError as error:
             return "refused" not in str(error)
         return True

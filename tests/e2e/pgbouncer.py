@@ -81,7 +81,7 @@ ignore_startup_parameters = {ignored}
             drivername="postgresql", host="127.0.0.1", port=self.port, username=user.username, password=user.password
         )
         try:
-            psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=2).close()
+            psycopg.connect(address.render_as_string(hide_password=False), connect_timeout=20).close()
         except psycopg.OperationalError:
             return False
         return True

@@ -19,7 +19,8 @@ import psutil
 from cardsync.dev.servers.processes import descendants
 from tests.waiting import WAIT_SECONDS, until
 
-STOP_SECONDS: Final = 40.0  # a deadline: a worker finishes what runs, and its container gives it longer
+STOP_SECONDS: Final = 120.0  # a deadline: a worker finishes what runs, on a busy machine too
+COMMAND_SECONDS: Final = 300.0  # a deadline: a command takes a second, and many of them where a machine is busy
 
 
 def command(*arguments: str) -> list[str]:
@@ -43,7 +44,7 @@ def run(folder: Path, settings: Mapping[str, str], *arguments: str) -> subproces
         env=clean_environment(settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
 
@@ -72,6 +73,7 @@ class Process:
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._earlier = 0  # characters that earlier starts wrote
+        self._group_may_live = False
 
     @property
     def is_running(self) -> bool:
@@ -98,6 +100,7 @@ class Process:
                 stderr=output,
                 start_new_session=True,
             )
+        self._group_may_live = True
         return self
 
     def output(self) -> str:
@@ -144,6 +147,9 @@ class Process:
             self._process.wait()
 
     def _end_group(self) -> None:
-        """The group outlives its leader as long as anything in it lives, and so does its id."""
+        """The group outlives its leader as long as anything in it lives, and so does its id. Afterwards it may be another's."""
+        if not self._group_may_live:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        self._group_may_live = False

@@ -81,7 +81,7 @@ class TcpProxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self._target, timeout=2)
+                far = socket.create_connection(self._target, timeout=30)
                 far.settimeout(None)
             except OSError:
                 _reset(near)

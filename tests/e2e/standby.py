@@ -49,14 +49,14 @@ class Standby(EmbeddedPostgres):
 
 def ask(server: EmbeddedPostgres, statement: str) -> list[tuple[Any, ...]]:
     """Ask a server as its owner."""
-    with psycopg.connect(server.url, autocommit=True, connect_timeout=5) as connection:
+    with psycopg.connect(server.url, autocommit=True, connect_timeout=30) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
 def set_and_reload(server: EmbeddedPostgres, **settings: str) -> None:
     """Change settings of a running server."""
-    with psycopg.connect(server.url, autocommit=True, connect_timeout=5) as connection:
+    with psycopg.connect(server.url, autocommit=True, connect_timeout=30) as connection:
         for name, value in settings.items():
             connection.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
         connection.execute("SELECT pg_reload_conf()")

@@ -37,8 +37,9 @@ Row = dict[str, Any]
 
 ENVIRONMENT: Final = "sandbox"
 # A hint's way to an active card, with a bell that was lost on it, or a row's lock that a stopped process kept for a while.
-START_SECONDS: Final = 90.0  # three processes import all that they need; a busy machine takes half a minute
-ACTIVE_SECONDS: Final = 30.0
+START_SECONDS: Final = 180.0  # three processes import all that they need; a busy machine takes half a minute
+ACTIVE_SECONDS: Final = 120.0
+ANSWER_SECONDS: Final = 60.0  # a deadline: no answer takes so long, however busy the machine is
 
 
 class System:
@@ -64,7 +65,8 @@ class System:
         self._web_workers = web_workers
         self.port, self.second_port, self.console_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.simulator = Simulator(webhook_url=f"{self.url}/webhooks/ottu").start()
+        # Not a port of the kernel's choice: while the stand-in is away, a client that tries again could get it as its own.
+        self.simulator = Simulator(webhook_url=f"{self.url}/webhooks/ottu", port=free_port()).start()
         self.settings = {
             "CARDSYNC_DATABASE_URL": database_url,
             "CARDSYNC_BROKER_URL": broker.url,
@@ -86,7 +88,7 @@ class System:
         self._started: list[Process] = []
         self._database_url = database_url
         self._database: psycopg.Connection[Row] | None = None
-        self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=15)
+        self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=ANSWER_SECONDS)
         self._answers: list[str] = []
         self._charging_keys: set[str] = set()
         self._customers: set[str] = set()
@@ -169,7 +171,7 @@ class System:
     def delivered(self, visit: Visit) -> float:
         """Wait for a visit's notification to be answered with success; the seconds that took."""
         assert visit.delivery is not None
-        delivery = visit.delivery.result(20)
+        delivery = visit.delivery.result(ANSWER_SECONDS)
         assert (delivery.outcome, delivery.attempts) == ("delivered", 1), delivery
         return delivery.seconds
 
@@ -250,7 +252,7 @@ class System:
     def _execute(self, statement: str, parameters: tuple[Any, ...]) -> list[Row]:
         if self._database is None:
             self._database = psycopg.connect(
-                self._database_url, autocommit=True, connect_timeout=5, row_factory=dict_row
+                self._database_url, autocommit=True, connect_timeout=30, row_factory=dict_row
             )
         cursor = self._database.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []

@@ -34,7 +34,7 @@ def test_fresh_hints_are_asked_about_before_a_backlog_of_sweeps(system: System) 
     overtaking = [customer for customer in calls[before:last] if customer not in hinted]
     assert len(overtaking) <= THREADS, "the hints waited behind the line"
     system.simulator.turn(latency_seconds=0)
-    system.until_active(*hinted, seconds=60)
+    system.until_active(*hinted)
     waiting = system.sql("SELECT count(*) AS n FROM cardsync.customers WHERE lane = 'sweep' AND due_at < now()")
     assert waiting[0]["n"] > 0, "the line was gone before it could be overtaken"
     system.sql("UPDATE cardsync.customers SET due_at = NULL, lane = NULL WHERE lane = 'sweep' AND ticket_no IS NULL")

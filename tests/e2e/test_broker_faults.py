@@ -32,7 +32,7 @@ def test_hints_are_answered_while_the_broker_is_away_or_frozen(system: System, b
         assert health.status_code == 200  # hints are still taken
     finally:
         mend_it()
-    system.until_active(*meanwhile, seconds=20)
+    system.until_active(*meanwhile)
     after = _send(system, count=5)
     system.until_active(*after)
     assert {name: process.pid for name, process in system.processes.items()} == pids
@@ -56,14 +56,14 @@ def test_work_survives_a_broker_that_forgets_everything_and_processes_that_resta
             system.start(name)
         system.save_card(customers[-1])
         system.processes["worker"].says("Cannot connect")
-        system.until_active(*customers, seconds=20)  # a worker claims what is due without a message
+        system.until_active(*customers)  # a worker claims what is due without a message
         system.processes["worker"].stop()  # one that has never reached the broker can be stopped
         system.start("worker")
     finally:
         broker.come_back()
     later = system.customer()
     system.save_card(later)
-    system.until_active(later, seconds=20)
+    system.until_active(later)
 
 
 @BOTH_BROKERS

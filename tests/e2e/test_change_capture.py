@@ -27,7 +27,7 @@ from tests.e2e.system import System
 from tests.logins import ProcessLogins, ServiceLogins
 from tests.waiting import until
 
-SECONDS: Final = 60.0
+SECONDS: Final = 120.0
 SLOT: Final = "warehouse"
 ALL: Final = "all_columns"  # the publication and the slot that must not be
 
@@ -36,7 +36,9 @@ ALL: Final = "all_columns"  # the publication and the slot that must not be
 def server(services: Path) -> Iterator[EmbeddedPostgres]:
     """A server whose log can be decoded."""
     made = EmbeddedPostgres(
-        services / f"decoded-{secrets.token_hex(4)}", durable=False, settings={"wal_level": "logical"}
+        services / f"decoded-{secrets.token_hex(4)}",
+        durable=False,
+        settings={"wal_level": "logical", "wal_sender_timeout": "0"},
     )
     made.start()
     db.upgrade(made.url)

@@ -33,7 +33,7 @@ from tests.waiting import until
 pytestmark = ONE_BROKER
 
 MANY = 500
-DONE_MILLISECONDS = 60_000  # what takes some seconds on a machine that is not busy
+DONE_MILLISECONDS = 120_000  # what takes some seconds on a machine that is not busy
 PAGES_MAX = 300
 LINK = re.compile(r'href="(/[^"#]*)"')
 COUNTED = re.compile(r"(\d+) of about (\d+) done, (\d+) failed")
@@ -59,7 +59,7 @@ class Console:
     def read(self, role: str, *starts: str) -> dict[str, str]:
         """Every page that links lead an operator of that role to, from *Now* and the given ones: its headers and text."""
         pages: dict[str, str] = {}
-        with httpx.Client(base_url=self.base, trust_env=False, timeout=30) as reader:
+        with httpx.Client(base_url=self.base, trust_env=False, timeout=60) as reader:
             assert reader.get(self.link(role)).status_code == 200
             for cookie in reader.cookies.jar:
                 if cookie.value and len(cookie.value) > 40:
@@ -162,6 +162,9 @@ def test_all_failed_notifications_are_replayed_and_their_number_grows_before_the
     for n in range(MANY):
         content, _ = system.notification(customers[n % len(customers)])
         assert system.post_hint(content).status_code == 200
+    # Where the database is slow for a moment, a hint comes to its row by way of the disk.
+    stored = "SELECT count(*) AS n FROM cardsync.events WHERE customer_id = ANY(%s)"
+    until(lambda: system.sql(stored, customers)[0]["n"] == MANY, "each has a row")
     mine = (
         "UPDATE cardsync.events SET status = 'failed', attempts = 10, last_error = 'boom' WHERE customer_id = ANY(%s)"
     )
@@ -248,7 +251,7 @@ def test_calls_are_paused_by_keyboard_alone_and_the_worker_makes_none_until_they
     expect(page.locator("#needs")).to_contain_text(f"{name} paused all calls to Ottu, since")
     expect(page.locator("#needs")).to_contain_text("Ottu asked us to")
     under_way = "SELECT 1 AS found FROM cardsync.customers WHERE ticket_no IS NOT NULL"
-    until(lambda: not system.sql(under_way), "calls that were under way have ended", seconds=60)
+    until(lambda: not system.sql(under_way), "calls that were under way have ended")
     made = len(system.simulator.calls())
     try:
         system.save_card(meanwhile)
@@ -256,8 +259,8 @@ def test_calls_are_paused_by_keyboard_alone_and_the_worker_makes_none_until_they
         assert answer.status_code == 202
         put_off = "SELECT 1 AS found FROM cardsync.customers WHERE customer_id = %s AND last_error LIKE 'CallsPaused%%'"
         asked = "SELECT 1 AS found FROM cardsync.deletions WHERE card_id = %s AND error LIKE 'CallsPaused%%'"
-        until(lambda: bool(system.sql(put_off, meanwhile)), "a worker was refused the look", seconds=60)
-        until(lambda: bool(system.sql(asked, card_id)), "a worker was refused the deletion", seconds=60)
+        until(lambda: bool(system.sql(put_off, meanwhile)), "a worker was refused the look")
+        until(lambda: bool(system.sql(asked, card_id)), "a worker was refused the deletion")
         assert len(system.simulator.calls()) == made
         open_section(page, keyboard, "Calls")
         keyboard.write(page.locator("#word"), "RESUME")
@@ -268,8 +271,8 @@ def test_calls_are_paused_by_keyboard_alone_and_the_worker_makes_none_until_they
         system.sql(
             "UPDATE cardsync.gate SET operator_paused_at = NULL, operator_paused_by = NULL, operator_paused_why = NULL"
         )
-    system.until_active(meanwhile, seconds=60)
-    until(lambda: system.statuses(before) == ["removed"], "the deletion went on", seconds=60)
+    system.until_active(meanwhile)
+    until(lambda: system.statuses(before) == ["removed"], "the deletion went on")
     rows = "SELECT action FROM cardsync.operator_actions WHERE actor = %s AND kind = 'calls' ORDER BY action_id"
     assert [row["action"] for row in system.sql(rows, name)] == ["pause_calls", "resume_calls"]
 
@@ -298,6 +301,7 @@ def test_a_failed_notification_is_replayed_by_keyboard_alone(console: Console, s
     system.end("worker")
     content, _ = system.notification(customer)
     event_id = system.post_hint(content).json()["event_id"]
+    until(lambda: system.pending_hints(customer) == 1, "the hint has a row")
     system.sql(
         "UPDATE cardsync.events SET status = 'failed', attempts = 10, last_error = 'boom' WHERE event_id = %s", event_id
     )
@@ -309,7 +313,7 @@ def test_a_failed_notification_is_replayed_by_keyboard_alone(console: Console, s
     keyboard.press(page.get_by_role("button", name="Replay", exact=True))
     until_done(page)
     done = "SELECT 1 AS found FROM cardsync.events WHERE event_id = %s AND status = 'done'"
-    until(lambda: bool(system.sql(done, event_id)), "it is processed", seconds=60)
+    until(lambda: bool(system.sql(done, event_id)), "it is processed")
 
 
 def test_a_brake_is_released_by_keyboard_alone(console: Console, system: System, page: Page) -> None:

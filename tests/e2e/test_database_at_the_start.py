@@ -17,7 +17,7 @@ pytestmark = ONE_BROKER
 # A worker's start exchanges some fifty messages with the database; what one question needs is six of them.
 CUT_AT = range(4, 56, 6)
 TOGETHER = 3
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @pytest.mark.parametrize("kind", ["worker", "beat"])

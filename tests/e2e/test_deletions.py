@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import secrets
 import signal
@@ -24,13 +25,13 @@ from tests.e2e.system import ENVIRONMENT, Row, System, token_of
 from tests.waiting import until
 
 # Long enough that no call gives up by itself while a test holds it.
-SETTINGS = {"OTTU_TIMEOUT_S": "6"}
+SETTINGS = {"OTTU_TIMEOUT_S": "30"}
 # Longer than any wait for a dead worker (its lease, its lost bells), and the time for which Ottu is away here.
 A_WHILE_SECONDS = 60
 # In this order: a call that is held at the last point would not get to the others.
 KILLED_AT: tuple[Point, ...] = ("list:after", "delete:after", "delete:before")
 REFUSED_FOR_SECONDS = 3_601  # longer than a refusal is the answer to further requests (migration 0018)
-DELETE_LAG_SECONDS = 1  # shorter than the wait for the second look
+DELETE_LAG_SECONDS = 3_600  # until the test ends it
 
 
 @BOTH_BROKERS
@@ -63,8 +64,15 @@ def test_a_card_asked_to_be_deleted_over_http_is_gone_with_proof(system: System)
 
 @BOTH_BROKERS
 def test_a_deletion_asked_for_in_sql_is_heard_when_its_transaction_commits(system: System) -> None:
-    customer, _, card_id = saved(system)
     system.processes["worker"].says("listening")
+    # Far beyond what it takes (some 20 ms), and far below what the sweep would need to notice. A machine that stands still for a
+    # moment delays one; a notice that is not heard would delay each.
+    assert any(_heard_after(system) < CLAIMED_SECONDS / 2 for _ in range(5))
+
+
+def _heard_after(system: System) -> float:
+    """Ask for a deletion in SQL, take that back, ask again; how long after the commit Ottu is asked for it."""
+    customer, _, card_id = saved(system)
     request = "SELECT registry.request_deletion(%s, %s, %s)"
     parameters = (card_id, "a service", f"key-{card_id}")
     with deleter(system) as service:
@@ -78,11 +86,10 @@ def test_a_deletion_asked_for_in_sql_is_heard_when_its_transaction_commits(syste
     committed_at = time.time()
     until_status(system, card_id, "done")
     (call,) = system.simulator.calls("delete", customer_id=customer)
-    # Far beyond what it takes (some 20 ms), and far below what the sweep would need to notice.
-    assert call.began_at - committed_at < CLAIMED_SECONDS / 2
     assert system.changes(customer) == ["added", "deleting", "removed"]
     (deletion,) = deletions(system, card_id)
     assert deletion["requested_by"] == "a service"
+    return call.began_at - committed_at
 
 
 @ONE_BROKER
@@ -102,7 +109,7 @@ def test_a_worker_killed_around_the_call_and_after_the_list_deletes_once(system:
         assert [status_of(system, c) for c in (card_before, card_after, card_listed)] == ["in_progress"] * 3
         worker.start()
         let_time_pass(system)
-        gates.wait_until_waiting("delete:before", 2, timeout_seconds=30)
+        gates.wait_until_waiting("delete:before", 2)
     finally:
         gates.release()
     for card_id in (card_before, card_after, card_listed):
@@ -214,8 +221,10 @@ def test_a_card_that_ottu_still_lists_is_not_done_until_a_list_lacks_it(system: 
         until(lambda: "listed" in steps(system, card_id), "a list still shows it")
         assert (status_of(system, card_id), system.statuses(customer)) == ("in_progress", ["deleting"])
         assert tables_with(system, token) != []
+        system.simulator.world.end_lags()
         until_status(system, card_id, "done")
-    assert steps(system, card_id) == ["asked", "called", "answered", "listed", "absent", "done"]
+    told = [step for step, _ in itertools.groupby(steps(system, card_id))]  # several looks may have shown it
+    assert told == ["asked", "called", "answered", "listed", "absent", "done"]
     assert answers_to_deletes(system, customer) == [204]
     assert tables_with(system, token) == []
 

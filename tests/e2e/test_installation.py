@@ -26,6 +26,7 @@ from cardsync.dev.servers.ports import free_port
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.dev.simulator import Simulator
 from tests.e2e.processes import Process
+from tests.e2e.system import START_SECONDS
 from tests.waiting import until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ class Installation:
             f"cardsync_{secrets.token_hex(4)}"  # of the virtual host and the user in a broker that others may use
         )
         self.port = free_port()
-        self.simulator = Simulator(webhook_url=f"http://127.0.0.1:{self.port}/webhooks/ottu").start()
+        self.simulator = Simulator(webhook_url=f"http://127.0.0.1:{self.port}/webhooks/ottu", port=free_port()).start()
         self.processes: list[Process] = []
         (folder / "etc/cardsync/secrets").mkdir(parents=True)
         (folder / "var/lib/cardsync").mkdir(parents=True)
@@ -109,7 +110,7 @@ class Installation:
             env={"PATH": f"{self.folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"chapter {number}\n{done.stdout}{done.stderr}"
@@ -168,10 +169,10 @@ def test_who_follows_the_page_has_an_active_card_at_its_end(installation: Instal
 
     def ready() -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+            return httpx.get(f"{url}/readyz", trust_env=False, timeout=30).status_code == 200
         return False
 
-    until(ready, f"the web is ready: {[p.output()[-500:] for p in installation.processes]}")
+    until(ready, "the web is ready", seconds=START_SECONDS)
     installation.simulator.checkout().save_card("sandbox", "first-customer")
     with psycopg.connect(installation.postgres.url_for("cardsync")) as owner:
         until(

@@ -51,9 +51,10 @@ def test_what_the_signature_does_not_cover_waits_for_an_inquiry_and_is_believed_
     customer = system.customer()
     system.save_card(customer)
     until(lambda: system.statuses(customer) == ["unconfirmed"], "the card is noted")
-    metrics = system.metrics()
-    assert metrics["cardsync_unconfirmed_hints_total", ("standard_scheme",)] == 1
-    assert metrics["cardsync_unconfirmed_hints_total", ("not_bound",)] == 0
+    # The worker counts after its commit.
+    counted = "cardsync_unconfirmed_hints_total"
+    until(lambda: system.metrics()[counted, ("standard_scheme",)] == 1, "it is counted")
+    assert system.metrics()[counted, ("not_bound",)] == 0
     assert system.simulator.calls("inquiry") == []
     system.sql("UPDATE cardsync.inquiries SET heard_at = heard_at - interval '1 hour', due_at = now()")
     system.until_active(customer)

@@ -60,7 +60,7 @@ def test_what_passes_or_waits_holds_no_secret_and_no_person(system: System) -> N
         system.start("worker")
         system.until_settled(customer)
         until(lambda: set(system.statuses(customer)) == {"removed", "active"}, "one is deleted, the other active")
-        notices = [f"{notice.channel}: {notice.payload}" for notice in ear.notifies(timeout=1, stop_after=3)]
+        notices = [f"{notice.channel}: {notice.payload}" for notice in ear.notifies(timeout=60, stop_after=3)]
     feed = system.sql("SELECT row_to_json(f)::text AS said FROM registry.card_changes AS f")
     receipts = system.sql("SELECT row_to_json(s)::text AS said FROM cardsync.deletion_steps AS s")
     shown = system.sql("SELECT row_to_json(d)::text AS said FROM registry.deletions AS d")

@@ -26,7 +26,7 @@ from workers.app import QUEUES, queue_name
 pytestmark = BOTH_BROKERS
 
 HINTS = 5
-SECONDS = 60.0
+SECONDS = 120.0
 FOREIGN = "celery"  # as Celery calls its queue by default
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,9 +20,16 @@ HINTS_A_SECOND = 100.0
 
 @ONE_BROKER
 def test_whatever_fails_every_hint_is_answered_and_leads_to_the_truth(
-    tmp_path: Path, postgres: EmbeddedPostgres, module_database_url: str, broker: Broker, logins: ProcessLogins
+    tmp_path: Path,
+    services: Path,
+    postgres: EmbeddedPostgres,
+    module_database_url: str,
+    broker: Broker,
+    logins: ProcessLogins,
 ) -> None:
-    soak = Soak(tmp_path, postgres, module_database_url, broker, logins)
+    # In memory, if there is enough: within a second a hint is on disk, or refused, and a busy disk takes longer.
+    data = services / f"data-{secrets.token_hex(4)}"
+    soak = Soak(tmp_path, postgres, module_database_url, broker, logins, data=data)
     try:
         report = soak.run(SEED, SECONDS, HINTS_A_SECOND, until_the_brake_engages=False)
         assert report.wrong == [], report

@@ -52,7 +52,10 @@ def standby(services: Path, primary: EmbeddedPostgres) -> Iterator[Standby]:
 @pytest.fixture
 def system(tmp_path: Path, services: Path, primary: EmbeddedPostgres) -> Iterator[System]:
     with valkey(services / f"valkey-{secrets.token_hex(4)}") as broker:
-        made = System(tmp_path, primary.url, broker, ProcessLogins(primary))
+        data = (
+            services / f"data-{secrets.token_hex(4)}"
+        )  # in memory, if there is enough: on a busy disk hints would be refused
+        made = System(tmp_path, primary.url, broker, ProcessLogins(primary), CARDSYNC_DATA_DIR=str(data))
         try:
             for kind in ("worker", "beat", "web"):
                 made.start(kind)
@@ -76,6 +79,9 @@ def test_while_the_standby_is_away_the_database_stays_lost_and_no_sessions_pile_
     first, reader = system.customer(), system.key("cards:read")
     system.save_card(first)
     system.until_active(first)
+    # A machine that stood still for a second may have had the web lose the database, and find it again.
+    until(lambda: told(system, "database_back") == told(system, "database_lost"), "the database is there")
+    before = told(system, "database_lost")
     standby.kill()
     hints: dict[str, bytes] = {}
     most = 0
@@ -91,12 +97,16 @@ def test_while_the_standby_is_away_the_database_stays_lost_and_no_sessions_pile_
                 assert seconds < ANSWER_SECONDS
             assert system.get("/v1/cards", reader, environment="sandbox", customer_id=first).status_code == 503
             most = max(most, waiting(primary))
-    ready = system.get("/readyz").json()
-    assert (ready["status"], ready["checks"]["database"]) == ("degraded", "waits for its synchronous standby")
-    assert (told(system, "database_lost"), told(system, "database_back")) == (1, 0)
+
+    def is_told() -> bool:  # on a slow machine one question may come to no answer in time
+        ready = system.get("/readyz").json()
+        return (ready["status"], ready["checks"]["database"]) == ("degraded", "waits for its synchronous standby")
+
+    until(is_told, "the web says what it waits for")
+    assert (told(system, "database_lost"), told(system, "database_back")) == (before + 1, before)
     assert 0 < most <= LEFT_BEHIND
     standby.start()
-    until(lambda: told(system, "database_back") == 1, "the database is back")
-    system.until_active(*hints, seconds=60)
+    until(lambda: told(system, "database_back") == before + 1, "the database is back")
+    system.until_active(*hints)
     until(lambda: waiting(primary) == 0, "nobody waits")
-    assert told(system, "database_lost") == 1
+    assert told(system, "database_lost") == before + 1

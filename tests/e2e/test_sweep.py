@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 
 from tests.e2e.marks import ONE_BROKER
+from tests.e2e.processes import Process
 from tests.e2e.system import ENVIRONMENT, System, token_of
 from tests.waiting import until
 
 pytestmark = ONE_BROKER
 
+SWEEPS = 10  # one a second
 # Ottu's allowance sets the pace of sweeps: with it the tests would wait for their share.
 SETTINGS = {"CARDSYNC_LOOK_AGAIN_S": "1", "OTTU_DAILY_CALLS": "5000000"}
 
@@ -30,14 +32,20 @@ def test_the_sweep_goes_on_when_the_leading_beat_is_killed(system: System) -> No
     first, second = system.processes["beat"], system.start("beat", "beat-2")
     first.says("beat_leads")
     second.says("beat_started")
-    assert "beat_leads" not in second.output()
+    # A leader that had no processor for some seconds has lost its lease to the other one.
+    until(
+        lambda: not _leads(second) or "beat_lost_the_lead" in first.output(),
+        "the second leads only if the first does not",
+    )
     until(lambda: _swept_at(system), "the first sweep")
-    first.signal(signal.SIGKILL)
-    first.wait()
-    second.says("beat_leads")
+    leader, other = (second, first) if _leads(second) else (first, second)
+    led = other.output().count("beat_leads")
+    leader.signal(signal.SIGKILL)
+    leader.wait()
+    until(lambda: other.output().count("beat_leads") > led, "the other one leads")
     before = _swept_at(system)
     until(lambda: _swept_at(system) > before, "the sweep goes on")
-    first.start()  # the one that comes back stands by
+    leader.start()  # the one that comes back stands by
     system.end("beat-2")
     first.says("beat_leads")
 
@@ -46,9 +54,10 @@ def test_a_second_beat_adds_no_ticks(system: System) -> None:
     second = system.start("beat", "beat-2")
     second.says("beat_started")
     ticks = [_swept_at(system)]
-    for _ in range(2):
+    for _ in range(SWEEPS):
         ticks.append(until(lambda: (at := _swept_at(system)) > ticks[-1] and at, "another sweep"))
-    assert ticks[-1] - ticks[0] > 1  # with two ticks a second it would be half of that
+    # With two ticks a second it would be half of that. Some lie closer together, where a busy worker was late for the first.
+    assert ticks[-1] - ticks[0] > 0.6 * SWEEPS
     system.end("beat-2")
 
 
@@ -61,6 +70,12 @@ def test_customers_are_audited_and_what_is_old_goes_by_itself(system: System) ->
     until(lambda: system.sql(judged), "somebody is audited")
     system.sql("UPDATE cardsync.events SET received_at = received_at - interval '91 days'")
     until(lambda: not system.sql("SELECT 1 FROM cardsync.events"), "the rows are gone")
+
+
+def _leads(beat: Process) -> bool:
+    """Whether it said last that it leads."""
+    said = beat.output()
+    return said.rfind("beat_leads") > said.rfind("beat_lost_the_lead")
 
 
 def _swept_at(system: System) -> float:

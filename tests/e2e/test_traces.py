@@ -110,6 +110,7 @@ def test_a_notification_is_followed_from_its_arrival_to_its_delivery_and_its_car
     until(lambda: collector.named("deliver"), "the delivery's span")
     until(lambda: collector.named("reconcile", **{"cardsync.outcome": "changed"}), "the list's span")
 
+    until(lambda: collector.named("receive", **{"cardsync.event_id": event_id}), "the arrival's span")
     (arrived,) = collector.named("receive", **{"cardsync.event_id": event_id})
     assert arrived.parent_span_id == b""  # what a sender says is linked, and not continued
     assert [link.trace_id.hex() for link in arrived.links] == [SENDERS.split("-")[1]]

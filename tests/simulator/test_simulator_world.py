@@ -38,6 +38,17 @@ def test_a_new_card_shows_after_its_lag_and_is_true_at_once():
     assert shown(world) == {token}
 
 
+def test_lags_that_are_ended_hide_and_show_nothing_more():
+    world, _ = a_world(list_lag_seconds=5, delete_lag_seconds=5)
+    gone = world.save_card(*OWNER)
+    world.end_lags()
+    kept = world.save_card(*OWNER)
+    world.delete(*OWNER, gone.token)
+    assert shown(world) == {gone.token}
+    world.end_lags()
+    assert shown(world) == {kept.token}
+
+
 def test_a_deleted_card_shows_until_its_lag_is_over_and_is_gone_at_once():
     world, clock = a_world(delete_lag_seconds=5)
     token = world.save_card(*OWNER).token

@@ -57,8 +57,8 @@ LOST: Final = """
 """
 HEAD: Final = "SELECT coalesce(max(seq), 0) FROM cardsync.card_changes"
 ACTIVE_CARD: Final = "SELECT card_id FROM registry.cards WHERE status = 'active' ORDER BY random() LIMIT 1"
-STARTS_SECONDS: Final = 60.0  # a worker waits for the database, which may be away just then
-STANDSTILL_SECONDS: Final = 90.0  # in which nothing at all came right: then it never does
+STARTS_SECONDS: Final = 180.0  # a worker waits for the database, which may be away just then
+STANDSTILL_SECONDS: Final = 180.0  # in which nothing at all came right: then it never does
 LOOK_EVERY_SECONDS: Final = 1.0
 CUSTOMERS: Final = 200
 CARDS_MAX: Final = 6  # of one customer: then the shopper pays, or deletes one in Ottu's own checkout
@@ -111,13 +111,16 @@ class Soak:
         logins: ProcessLogins,
         *,
         database_milliseconds: float = 0.0,
+        data: Path | None = None,
     ) -> None:
+        """``data`` is the data folder of all processes, one in ``folder`` unless given."""
         address = make_url(database_url)
         self._milliseconds = database_milliseconds
         self._network = TcpProxy(("127.0.0.1", int(address.port or 0)), one_way_seconds=database_milliseconds / 1_000)
         behind = address.set(port=self._network.port).render_as_string(hide_password=False)
         self._database_url, self._postgres, self._broker = database_url, postgres, broker
-        self.system = System(folder, behind, broker, logins, **SETTINGS)
+        elsewhere = {} if data is None else {"CARDSYNC_DATA_DIR": str(data)}
+        self.system = System(folder, behind, broker, logins, **SETTINGS, **elsewhere)
         started = {
             kind: [self.system.start(kind, f"{kind}-{number}") for number in (1, 2)] for kind in ("worker", "beat")
         }
@@ -161,7 +164,7 @@ class Soak:
 
         def lives() -> bool:
             with contextlib.suppress(httpx.HTTPError):
-                return httpx.get(f"{self._urls[int(number) - 1]}/livez", timeout=2).status_code == 200
+                return httpx.get(f"{self._urls[int(number) - 1]}/livez", timeout=10).status_code == 200
             return False
 
         until(lives, f"{process.name} answers", seconds=STARTS_SECONDS)
@@ -189,7 +192,7 @@ class Soak:
             report.hints += sent
             report.copies += max(0, sent - 1)
         for thread in (*striking, asking):
-            thread.join(180)
+            thread.join(600)
         report.wrong += [f"the schedule broke: {error!r}" for error in harm.errors]
         report.deletions_accepted = len(asked)
         return asked

@@ -56,7 +56,7 @@ class Senders:
         for _ in self._threads:
             self._bodies.put(None)
         for thread in self._threads:
-            thread.join(60)
+            thread.join(300)
 
     def _run(self) -> None:
         with httpx.Client(trust_env=False, timeout=NO_ANSWER_SECONDS) as client:

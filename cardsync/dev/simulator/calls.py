@@ -21,6 +21,7 @@ POINTS: Final[tuple[Point, ...]] = get_args(Point)
 MAX_KEPT: Final = 100_000
 DAY_SECONDS: Final = 86_400
 MAX_HELD_SECONDS: Final = 600  # then a held call continues by itself
+WAIT_SECONDS: Final = 120.0  # for a call that is a moment away; on a busy machine its process still starts
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class Gates:
         with self._changed:
             return self._waiting[point]
 
-    def wait_until_waiting(self, point: Point, count: int = 1, timeout_seconds: float = 10) -> None:
+    def wait_until_waiting(self, point: Point, count: int = 1, timeout_seconds: float = WAIT_SECONDS) -> None:
         """Wait until ``count`` calls wait at the point. Raises ``TimeoutError``."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._waiting[point] >= count, timeout_seconds):

@@ -144,6 +144,16 @@ class World:
             self._changed()
             return 204
 
+    def end_lags(self) -> None:
+        """Let lists show the true cards from now on: what a change's lag still hid or showed is over."""
+        with self._lock:
+            now = self._clock()
+            for records in self._records.values():
+                for record in records.values():
+                    record.shows_at = min(record.shows_at, now)
+                    if record.gone_at is not None:
+                        record.gone_at = min(record.gone_at, now)
+
     def end_agreement(self, environment: Environment, agreement_id: str) -> None:
         """End an agreement; its card is no longer locked by it."""
         with self._lock:

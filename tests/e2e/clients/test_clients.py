@@ -14,8 +14,10 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from cardsync.dev.servers.ports import free_port
 from tests.e2e.clients import tools
 from tests.e2e.marks import ONE_BROKER
+from tests.e2e.nginx import Nginx
 from tests.e2e.system import System
 from tests.waiting import until
 
@@ -26,7 +28,7 @@ pytestmark = [ONE_BROKER]
 def description(proxy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The description as it is served."""
     file = tmp_path_factory.mktemp("description") / "openapi.json"
-    file.write_text(httpx.get(f"{proxy}/openapi.json", trust_env=False).text, encoding="utf-8")
+    file.write_text(httpx.get(f"{proxy}/openapi.json", trust_env=False, timeout=60).text, encoding="utf-8")
     return file
 
 
@@ -134,16 +136,22 @@ with ThreadPoolExecutor(8) as many:
 
 
 def test_a_generated_client_reads_every_error_of_the_proxy(
-    python_program: list[str | Path], system: System, proxy: str
+    python_program: list[str | Path], system: System, tmp_path: Path
 ) -> None:
     interpreter, program = python_program
     key = system.key("cards:read")
-    said = tools.use(interpreter, "-c", MANY, proxy, key, cwd=Path(program).parent)
+    made = Nginx(tmp_path / "nginx", "nginx", port=free_port(), application=system.port)
+    made.lower_the_rate()
+    made.start()
+    try:
+        said = tools.use(interpreter, "-c", MANY, f"http://127.0.0.1:{made.port}", key, cwd=Path(program).parent)
+    finally:
+        made.stop()
     assert set(json.loads(said.splitlines()[-1])) == {"card_not_found", "rate_limited"}
 
 
 def test_the_pages_that_an_error_names_are_served_by_the_proxy(system: System, proxy: str) -> None:
-    problem = httpx.get(f"{proxy}/v1/cards", trust_env=False)
+    problem = httpx.get(f"{proxy}/v1/cards", trust_env=False, timeout=60)
     assert problem.json()["code"] == "invalid_key"
-    page = httpx.get(f"{proxy}{problem.json()['type']}", trust_env=False)
+    page = httpx.get(f"{proxy}{problem.json()['type']}", trust_env=False, timeout=60)
     assert (page.status_code, "invalid_key" in page.text) == (200, True)

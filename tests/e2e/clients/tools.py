@@ -11,7 +11,7 @@ import pytest
 
 HERE: Final = Path(__file__).resolve().parent
 TOOLS: Final = HERE.parents[2] / ".venv" / "clients"
-COMMAND_SECONDS: Final = 240
+COMMAND_SECONDS: Final = 600
 
 
 def folder() -> Path:
