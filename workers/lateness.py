@@ -1,7 +1,8 @@
-"""What is late though nothing fails: forgetting, and endpoints of the merchant's. The beat that leads looks, on its own thread.
+"""What stands or is late though nothing fails: an operator's pause, forgetting, and endpoints of the merchant's.
 
-No single action knows that all of it together is too slow, so nothing would say so in the log. One process looks, so that a
-deployment has one line when it begins and one when it ends. A beat that takes the lead over says once more what is late then.
+The beat that leads looks, on its own thread. No single action knows that all of it together is too slow, so nothing would say so
+in the log. One process looks, so that a deployment has one line when it begins and one when it ends. A beat that takes the lead
+over says once more what is late then.
 
 Rule: the thread outlives every error. It needs no time of the beat's loop, whose lease lasts for 2.5 s.
 """
@@ -20,12 +21,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from cardsync.episodes import Episode
 from cardsync.errors import places
 from cardsync.store import retention
+from cardsync.store.calls import gate
 from cardsync.store.deliveries import endpoints
 from cardsync.threads import VitalThread
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY_SECONDS: Final = 10.0  # two statements that indexes answer
+LOOK_EVERY_SECONDS: Final = 10.0  # three statements that indexes answer
 DAY_SECONDS: Final = 86_400
 CONTENT_SPARE_DAYS: Final = 3  # beyond the promise, as the alert has it: forgetting goes on batch by batch
 ENDPOINT_LATE_SECONDS: Final = 600.0  # longer than a deployment of what answers there
@@ -36,13 +38,16 @@ class Lateness:
 
     def __init__(self, engine: Engine, *, content_days: int) -> None:
         self._engine, self._content_days = engine, content_days
+        self._paused = Episode("calls_paused_by_operator")
         self._forgetting = Episode("forgetting_behind")
         self._endpoints: dict[str, Episode] = {}
 
     def look(self) -> None:
         """Look once. Raises ``SQLAlchemyError``; then nothing has changed."""
         with self._engine.connect() as connection:
+            pause = gate.state(connection).operator_pause
             ages, lags = retention.ages(connection), endpoints.lags(connection)
+        self._paused.note(pause is not None, since=None if pause is None else pause.since.isoformat())
         days = ages.content_seconds / DAY_SECONDS
         self._forgetting.note(
             days > self._content_days + CONTENT_SPARE_DAYS, oldest_days=round(days, 1), promised_days=self._content_days
@@ -56,7 +61,7 @@ class Lateness:
 
     def forget(self) -> None:
         """Another process looks now: what is late there is told by that one."""
-        self._forgetting = Episode("forgetting_behind")
+        self._paused, self._forgetting = Episode("calls_paused_by_operator"), Episode("forgetting_behind")
         self._endpoints.clear()
 
 

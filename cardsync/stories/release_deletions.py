@@ -31,6 +31,8 @@ def release_deletions(
         number += batch
         if batch < askers.AT_ONCE:
             break
+    for name in released:
+        log.warning("deletions_held_ended", asker=name)
     return released, number
 
 

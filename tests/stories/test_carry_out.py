@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from cardsync.core.brake import Limits
 from cardsync.errors import Conflict, RoleTooLow, SignInTooOld
@@ -168,7 +169,9 @@ def test_held_requests_are_released(engine, worker_engine, act):
     with engine.begin() as connection:
         assert requests.request(connection, card_id=card.card_id, requested_by="x", asker="api:shop").held
     asked = ask(engine, act(), "release_deletions", "api:shop")
-    work(worker_engine)
+    with capture_logs() as lines:
+        work(worker_engine)
+    assert [line["asker"] for line in lines if line["event"] == "deletions_held_ended"] == ["api:shop"]
     assert show(engine, asked).status == "done"
     assert one(engine, "SELECT due_at < 'infinity' AS is_due FROM cardsync.deletions").is_due
 

@@ -52,6 +52,19 @@ def test_forgetting_that_is_behind_is_told_when_it_begins_and_when_it_ends(shop:
     assert look(late) == [("forgetting_behind_ended", "warning", None)]
 
 
+def test_an_operators_pause_is_told_when_it_begins_and_when_it_ends(shop: Shop) -> None:
+    late = Lateness(shop.worker, content_days=PROMISED_DAYS)
+    pause = "UPDATE cardsync.gate SET operator_paused_at = {0}, operator_paused_by = {1}, operator_paused_why = {1}"
+    shop.execute(pause.format("now()", "'somebody'"))
+    with capture_logs() as lines:
+        late.look()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("calls_paused_by_operator", "warning")]
+    assert "somebody" not in str(lines)  # who it was, and why, is for the console
+    assert look(late) == []
+    shop.execute(pause.format("NULL", "NULL"))
+    assert look(late) == [("calls_paused_by_operator_ended", "warning", None)]
+
+
 def test_each_endpoint_that_is_behind_is_told_when_it_begins_and_when_it_ends(shop: Shop) -> None:
     late = Lateness(shop.worker, content_days=PROMISED_DAYS)
     endpoints.add(shop.worker, NewEndpoint("feed", "https://feed.example.test", "changes", 0), RING)

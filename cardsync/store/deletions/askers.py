@@ -20,12 +20,14 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 AT_ONCE: Final = 500  # deletions that one transaction releases
+COUNTED_MAX: Final = 100_000  # held deletions of an asker; a count ends there
 SHOWN_MAX: Final = 50  # askers that `brake show` lists
 
 
 @dataclass(frozen=True, slots=True)
 class HeldAsker:
-    """An asker whose requests are held: since when, how many it asked for on that day, and how many deletions wait."""
+    """An asker whose requests are held: since when, how many it asked for on that day, and how many deletions wait, up to
+    ``COUNTED_MAX``."""
 
     asker: str
     held_since: dt.datetime
@@ -45,9 +47,11 @@ def keep_limits(connection: Connection, *, share: float, floor: int) -> None:
     connection.execute(_KEEP_LIMITS, {"share": share, "floor": floor})
 
 
-_HELD = text("""
+_HELD = text(f"""
     SELECT a.asker, a.held_since, a.day, a.asked, (
-        SELECT count(*) FROM cardsync.deletions AS d WHERE d.asker = a.asker AND d.due_at = 'infinity'
+        SELECT count(*) FROM (
+            SELECT FROM cardsync.deletions AS d WHERE d.asker = a.asker AND d.due_at = 'infinity' LIMIT {COUNTED_MAX}
+        ) AS counted
     ) AS deletions_held
     FROM cardsync.deletion_askers AS a WHERE a.held_since IS NOT NULL ORDER BY a.held_since, a.asker LIMIT :limit
 """)

@@ -116,17 +116,18 @@ _COLUMNS: Final = """
     e.cursor_seq AS cursor,
     CASE WHEN e.kind = 'changes' THEN greatest(0, (SELECT seq FROM cardsync.feed_head) - e.cursor_seq) END AS behind
 """
+COUNTED_MAX: Final = 100_000  # deliveries of an endpoint in a state; a count ends there
 _SHOWN: Final = f"""
     SELECT {_COLUMNS} FROM cardsync.endpoints AS e
     CROSS JOIN LATERAL (
         SELECT count(*) AS pending, min(made_at) AS oldest_pending_at FROM (
             SELECT made_at FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'pending'
-            ORDER BY made_at LIMIT 100000
+            ORDER BY made_at LIMIT {COUNTED_MAX}
         ) AS counted
     ) AS waiting
     CROSS JOIN LATERAL (
         SELECT count(*) AS failed FROM (
-            SELECT FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'failed' LIMIT 100000
+            SELECT FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'failed' LIMIT {COUNTED_MAX}
         ) AS counted
     ) AS failed
     WHERE e.status <> 'removed'
@@ -136,7 +137,7 @@ _SHOW = text(f"{_SHOWN} AND e.name = :name")
 
 
 def listing(connection: Connection) -> list[Endpoint]:
-    """All endpoints, by name. Counts of deliveries end at 100,000."""
+    """All endpoints, by name. Counts of deliveries end at ``COUNTED_MAX``."""
     return [Endpoint(**row._asdict()) for row in connection.execute(_LIST)]
 
 

@@ -1,4 +1,4 @@
-"""What a viewer prefers: language, time zone, colours, how often pages refresh. A cookie each, which is checked at each read.
+"""What a viewer prefers: language, time zone, colours, refreshing, keys. A cookie each, which is checked at each read.
 
 They name no person. The script sets the time zone once, from the browser's; without it a viewer chooses one, or sees UTC.
 """
@@ -17,6 +17,7 @@ from cardsync.web.console.site import Site
 from cardsync.web.console.words import LANGUAGES
 
 THEMES: Final = ("auto", "light", "dark")
+KEYS: Final = ("on", "off")  # whether single keys lead somewhere; who dictates or types by other means turns them off
 REFRESHES: Final = ("0", "2", "5", "15", "60")  # seconds; 0 is off
 PREFIX: Final = "console-"
 KEEP_SECONDS: Final = 31_536_000
@@ -30,6 +31,7 @@ class Preferences:
     zone: str = "UTC"
     theme: str = "auto"
     refresh: str = "15"
+    keys: str = "on"
 
     @property
     def direction(self) -> str:
@@ -40,6 +42,9 @@ class Preferences:
     def zone_info(self) -> ZoneInfo:
         """The time zone, ready to use."""
         return ZoneInfo(self.zone)
+
+
+NAMES: Final = tuple(asdict(Preferences()))
 
 
 @cache
@@ -57,7 +62,7 @@ def register(app: Flask) -> None:
 
 
 def _read() -> Preferences:
-    given = {name: request.cookies.get(f"{PREFIX}{name}", "") for name in asdict(Preferences())}
+    given = {name: request.cookies.get(f"{PREFIX}{name}", "") for name in NAMES}
     return chosen(given, language=_asked_language())
 
 
@@ -69,6 +74,7 @@ def chosen(given: dict[str, str], *, language: str = "en") -> Preferences:
         zone=given["zone"] if given["zone"] in zones() else usual.zone,
         theme=given["theme"] if given["theme"] in THEMES else usual.theme,
         refresh=given["refresh"] if given["refresh"] in REFRESHES else usual.refresh,
+        keys=given["keys"] if given["keys"] in KEYS else usual.keys,
     )
 
 

@@ -11,6 +11,7 @@ from babel.dates import format_datetime
 from flask import Flask, g
 from markupsafe import Markup, escape
 
+from cardsync.core.call_budget import LANES as BY_URGENCY
 from cardsync.core.verdict import Sentence
 from cardsync.store.calls.gate import Reason
 from cardsync.web.console.formats import DASH, number, when
@@ -194,6 +195,7 @@ def register(app: Flask) -> None:
         "fact_word": fact_word,
         "capped": capped,
         "hour": hour,
+        "by_lane": by_lane,
     }
     app.jinja_env.filters.update(at_each_use(filters))
 
@@ -293,6 +295,11 @@ def days(value: float) -> str:
         if value >= 2 * size:
             return _(unit, number=number(round(value / size, 1)))
     return _("%(number)s minutes", number=number(round(value * 1_440)))
+
+
+def by_lane(calls: Mapping[str, int]) -> list[int]:
+    """Calls of each lane, the most urgent lane first, where only lanes with calls are named."""
+    return [calls.get(lane, 0) for lane in BY_URGENCY]
 
 
 def hour(moment: dt.datetime) -> str:

@@ -23,4 +23,6 @@ def show() -> ResponseReturnValue:
     limits = Limits(settings.removal_brake_share, settings.removal_brake_floor)
     state = regions.read(lambda connection: brake.state(connection, limits))
     held = regions.read(askers.held)
-    return rendering.page("brake.html", state=state, held=held, shown_max=brake.SHOWN_MAX)
+    return rendering.page(
+        "brake.html", state=state, held=held, shown_max=brake.SHOWN_MAX, counted_max=askers.COUNTED_MAX
+    )

@@ -28,7 +28,7 @@ def feed() -> ResponseReturnValue:
 @blueprint.get("/endpoints")
 def show_endpoints() -> ResponseReturnValue:
     """All endpoints, and how far each is."""
-    return rendering.page("endpoints.html", found=regions.read(endpoints.listing))
+    return rendering.page("endpoints.html", found=regions.read(endpoints.listing), counted_max=endpoints.COUNTED_MAX)
 
 
 @blueprint.get("/deliveries")

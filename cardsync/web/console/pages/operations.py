@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-from flask import Blueprint, Response, abort, make_response
+from flask import Blueprint, abort
 from flask.typing import ResponseReturnValue
 
 from cardsync.store.console import operations
@@ -29,16 +29,18 @@ def show() -> ResponseReturnValue:
 
 @blueprint.get("/operations/<uuid:operation_id>")
 def show_one(operation_id: uuid.UUID) -> ResponseReturnValue:
-    """One operation; the page comes again by itself while it is under way."""
+    """One operation; the page comes again by itself while it is under way, unless the viewer turned that off."""
     found = regions.read(lambda connection: operations.show(connection, operation_id))
     if found.value is None and found.missing is None:
         abort(404)
     status = 200 if found.value else 503
     one = found.value
     secret = None if one is None or one.answer is None else answer(one.answer, one.filter.get("salt"))
-    response: Response = make_response(
-        rendering.page("operation.html", status=status, operation_id=operation_id, found=found, secret=secret)
+    return rendering.page(
+        "operation.html",
+        status=status,
+        operation_id=operation_id,
+        found=found,
+        secret=secret,
+        refresh_seconds=REFRESH_SECONDS,
     )
-    if found.value is not None and found.value.status == "running":
-        response.headers["Refresh"] = str(REFRESH_SECONDS)
-    return response

@@ -1,4 +1,4 @@
-"""What a viewer prefers: language, time zone, colours, refreshing."""
+"""What a viewer prefers: language, time zone, colours, refreshing, keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ blueprint: Final = Blueprint("preferences", __name__)
 def show() -> ResponseReturnValue:
     """The choices, and the keys of the keyboard."""
     return rendering.page(
-        "preferences.html", zones=preferences.zones(), themes=preferences.THEMES, refreshes=preferences.REFRESHES
+        "preferences.html",
+        zones=preferences.zones(),
+        themes=preferences.THEMES,
+        refreshes=preferences.REFRESHES,
+        keys=preferences.KEYS,
     )
 
 
@@ -25,6 +29,6 @@ def change() -> ResponseReturnValue:
     """Keep the choices in this browser."""
     response = redirect(url_for("preferences.show", done="preferences"), code=303)
     assert isinstance(response, Response)
-    given = {name: request.form.get(name, "") for name in ("language", "zone", "theme", "refresh")}
+    given = {name: request.form.get(name, "") for name in preferences.NAMES}
     preferences.keep(response, preferences.chosen(given))
     return response

@@ -69,9 +69,10 @@ function add_copy_buttons(root) {
   }
 }
 
-// g, then a letter: a section. / : find. ? : the list of keys.
+// g, then a letter: a section. / : find. ? : the list of keys. A viewer may turn them off (WCAG 2.2, 2.1.4).
 let waits_for_letter = false;
 document.addEventListener("keydown", (event) => {
+  if (document.documentElement.dataset.keys === "off") return;
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, [contenteditable]")) return;
   if (waits_for_letter) {
     waits_for_letter = false;
@@ -84,7 +85,7 @@ document.addEventListener("keydown", (event) => {
     const find = document.querySelector('a[data-key="f"]');
     if (find) { event.preventDefault(); location.href = find.href; }
   }
-  if (event.key === "?") location.href = document.documentElement.dataset.keysPage;
+  if (event.key === "?") { event.preventDefault(); location.href = document.documentElement.dataset.keysPage; }
 });
 
 // Once: the browser's own time zone, where no other was chosen.

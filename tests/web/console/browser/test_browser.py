@@ -243,6 +243,42 @@ def _press_on(page: Page, name: str) -> None:
     raise AssertionError(f"the tab key does not reach {name!r}")
 
 
+# Presses keys as a person does outside of fields, and tells which of them led somewhere.
+PRESS = """(keys) => keys.map((key) => {
+  const pressed = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(pressed);
+  return pressed.defaultPrevented;
+})"""
+
+
+def test_single_keys_lead_to_sections_unless_the_viewer_turned_them_off(
+    console: ServedConsole, admin: BrowserContext
+) -> None:
+    page = admin.new_page()
+    page.goto(f"{console.base}/preferences")
+    assert page.evaluate(PRESS, ["g", "f"]) == [False, True]
+    page.wait_for_url(f"{console.base}/find")
+    page.goto(f"{console.base}/preferences")
+    page.get_by_label("Keys of the keyboard").select_option("off")
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_text("They are off: turn them on above.").wait_for()
+    assert page.evaluate(PRESS, ["g", "f", "/", "?"]) == [False] * 4
+    page.get_by_label("Keys of the keyboard").select_option("on")
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_text("They can be turned off above.").wait_for()
+    assert page.evaluate(PRESS, ["/"]) == [True]
+
+
+def test_an_id_is_copied_by_its_button(console: ServedConsole, admin: BrowserContext) -> None:
+    admin.grant_permissions(["clipboard-read", "clipboard-write"], origin=console.base)
+    page = admin.new_page()
+    page.goto(f"{console.base}/customers/{console.example.customer}")
+    copied = page.locator("[data-copy]").first
+    page.locator("[data-copy] + button").first.click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == copied.inner_text().strip()
+
+
 def test_the_tab_key_reaches_all_that_can_be_used_on_every_page_and_shows_where_it_is(
     console: ServedConsole, admin: BrowserContext
 ) -> None:
