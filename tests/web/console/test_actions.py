@@ -51,6 +51,19 @@ def test_a_deletion_is_asked_for_in_the_operator_s_name(signed_in, engine):
     assert "Ask for its deletion" not in page
 
 
+def test_a_customer_s_page_offers_the_deletion_of_each_active_card_to_who_may_ask_for_it(signed_in, engine):
+    customer = CustomerFactory()
+    cards = [make_card(customer, token=f"999900000000000{n}", fingerprint=bytes([n]) * 32) for n in (1, 2)]
+    page = f"/customers/{customer.id}"
+    assert "/deletions" not in signed_in("viewer").get(page).text.partition('id="cards"')[2]
+    browser = signed_in("support")
+    offered = [f'action="/cards/{card.card_id}/deletions"' in browser.get(page).text for card in cards]
+    assert offered == [True, True]
+    assert browser.post(f"/cards/{cards[0].card_id}/deletions").status_code == 303
+    offered = [f'action="/cards/{card.card_id}/deletions"' in browser.get(page).text for card in cards]
+    assert offered == [False, True]
+
+
 def test_what_the_row_does_not_allow_is_not_offered_and_refused(signed_in, engine):
     gone = {"status": "removed", "token": None, "removed_because": "absent", "removed_at": dt.datetime.now(dt.UTC)}
     card = make_card(CustomerFactory(), **gone, fingerprint=b"r" * 32)
