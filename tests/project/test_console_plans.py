@@ -7,6 +7,11 @@ EXPLAIN. A page that is added to ``benchmarks.console.paths`` is tested with it.
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
+import html
+import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +42,9 @@ BIG: Final = {
     "deletions",
     "deletion_steps",
     "deliveries",
+    "receipt_chain",
 }
+OLDER: Final = re.compile(r'<a class="button plain" href="([^"]+)">Older</a>')
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +74,88 @@ def person(
 
 @pytest.mark.parametrize("path", paths(CUSTOMERS))
 def test_a_page_reads_by_indexes_alone_however_large_the_tables_are(person: tuple[Browser, Engine], path: str) -> None:
+    # The figures of a day on the first page are read once for all viewers; tests/web/console/test_pages.py counts the rest.
+    _opened(person, path, most=None if path == "/" else STATEMENTS_MAX)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/customers/102",
+        *("/notifications", "/notifications?status=failed", "/notifications?status=done", "/deletions?state=done"),
+        *("/erasures", "/feed", "/deliveries?name=shop&status=done", "/operations", "/audit"),
+    ],
+)
+def test_an_older_page_reads_by_indexes_too(person: tuple[Browser, Engine], path: str) -> None:
+    for _ in range(3):
+        page = _opened(person, path, most=STATEMENTS_MAX)
+        if (older := OLDER.search(page)) is None:
+            break
+        path = html.unescape(older[1])
+    assert "after=" in path or "before=" in path or path == "/customers/102", "there was no older page"
+
+
+def test_the_page_of_an_operation_reads_by_indexes(person: tuple[Browser, Engine]) -> None:
+    found = re.search(r'href="(/operations/[0-9a-f-]{36})"', person[0].get("/operations").text)
+    assert found is not None
+    _opened(person, found[1], most=STATEMENTS_MAX)
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+NEW: Final = 3 * CUSTOMERS  # a notification that has its ids still
+SAID: Final = {
+    "customer": "customer-102",
+    "card": str(uuid.UUID(_md5("card-203"))),
+    "notification": str(uuid.UUID(_md5(f"event-{NEW}"))),
+    "deletion": str(uuid.UUID(_md5("deletion-101"))),
+    "session": f"{_md5(str(NEW))}-{NEW}",
+    "reference": f"reference-{NEW}",
+    "agreement": "agreement-7",
+}
+
+
+@pytest.mark.parametrize("kind", [*SAID, "nothing"])
+def test_finding_reads_by_indexes_alone(person: tuple[Browser, Engine], kind: str) -> None:
     browser, engine = person
-    sent: list[tuple[str, Any]] = []
+    browser.get("/find")
+    with _asked(engine) as asked:
+        answer = browser.post("/find", said=SAID.get(kind, "nobody-has-this-id"))
+    assert (answer.status_code == 303 or "Nothing has this id." not in answer.text) == (kind in SAID)
+    _require_indexes(engine, asked, most=STATEMENTS_MAX)
+
+
+def _opened(person: tuple[Browser, Engine], path: str, *, most: int | None) -> str:
+    """Open a page, and look at the plan of each statement that it cost; the page."""
+    browser, engine = person
+    with _asked(engine) as asked:
+        answer = browser.get(path)
+    assert answer.status_code == 200
+    _require_indexes(engine, asked, most=most)
+    return answer.text
+
+
+@contextlib.contextmanager
+def _asked(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+    """The questions that are asked meanwhile, with what was given to them."""
+    asked: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        sent.append((statement, parameters))
+        if statement.lstrip().startswith(("SELECT", "WITH", "(")):
+            asked.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        assert browser.get(path).status_code == 200
+        yield asked
     finally:
         event.remove(engine, "before_cursor_execute", note)
-    asked = [(statement, given) for statement, given in sent if statement.lstrip().startswith(("SELECT", "WITH", "("))]
-    assert asked, "a page that asks nothing proves nothing"
-    if (
-        path != "/"
-    ):  # its figures of a day are read once for all viewers; tests/web/console/test_pages.py counts the rest
-        assert len(asked) <= STATEMENTS_MAX
+
+
+def _require_indexes(engine: Engine, asked: list[tuple[str, Any]], *, most: int | None) -> None:
+    assert asked, "what asks nothing proves nothing"
+    assert most is None or len(asked) <= most
     for statement, given in asked:
         plan = _explain(engine, statement, given)
         read = [n["Relation Name"] for n in _nodes(plan) if n["Node Type"] == "Seq Scan"]
