@@ -7,6 +7,7 @@ const seconds = Number(document.documentElement.dataset.refresh || 0);
 let tag = document.documentElement.dataset.tag || null;
 let timer = null;
 let under_way = false;
+let behind = null; // the newest text of the page, while a region that is in use does not show it yet
 
 function in_use(region) {
   const selection = document.getSelection();
@@ -15,16 +16,20 @@ function in_use(region) {
     || (selection && !selection.isCollapsed && region.contains(selection.anchorNode));
 }
 
+// Returns whether a region was left alone.
 function exchange(text) {
+  let left_alone = false;
   const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const region of document.querySelectorAll("[data-region][id]")) {
     const other = fresh.getElementById(region.id);
-    if (!other || other.innerHTML === region.innerHTML || in_use(region)) continue;
+    if (!other || other.innerHTML === region.innerHTML) continue;
+    if (in_use(region)) { left_alone = true; continue; }
     const open = [...region.querySelectorAll("details")].map((one) => one.open);
     region.replaceChildren(...[...other.childNodes].map((node) => document.importNode(node, true)));
     region.querySelectorAll("details").forEach((one, n) => { one.open = open[n] || false; });
     add_copy_buttons(region);
   }
+  return left_alone;
 }
 
 async function refresh() {
@@ -35,10 +40,9 @@ async function refresh() {
       headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store", credentials: "same-origin", redirect: "manual",
     });
     if (answer.type === "opaqueredirect" || answer.status === 403) { stop(); location.reload(); return; }
-    if (answer.status === 200) {
-      tag = answer.headers.get("ETag");
-      exchange(await answer.text());
-    }
+    const text = answer.status === 200 ? await answer.text() : behind;
+    if (answer.status === 200) tag = answer.headers.get("ETag");
+    if (text !== null) behind = exchange(text) ? text : null;
   } catch { /* the network is away: the next turn tries again */ } finally { under_way = false; }
 }
 

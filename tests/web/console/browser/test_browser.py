@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page
+from sqlalchemy import text
 
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.web.console import regions
@@ -267,6 +268,64 @@ def test_single_keys_lead_to_sections_unless_the_viewer_turned_them_off(
     page.get_by_role("button", name="Keep").click()
     page.get_by_text("They can be turned off above.").wait_for()
     assert page.evaluate(PRESS, ["/"]) == [True]
+
+
+# Counts how often the page asks for itself anew, and lets a test say that the tab is hidden.
+WATCH_REFRESH = """
+window.asked = 0;
+const really = window.fetch;
+window.fetch = (...given) => { window.asked += 1; return really(...given); };
+window.hide = (hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+};
+"""
+
+
+@pytest.mark.parametrize(("seconds", "asks"), [("0", False), ("5", True)])
+def test_a_page_is_asked_for_anew_as_often_as_the_viewer_prefers_and_never_while_it_is_hidden(
+    console: ServedConsole, admin: BrowserContext, seconds: str, asks: bool
+) -> None:
+    admin.add_cookies([{"name": "console-refresh", "value": seconds, "url": console.base}])
+    page = admin.new_page()
+    page.clock.install()
+    page.add_init_script(WATCH_REFRESH)
+    page.goto(f"{console.base}/")
+    page.clock.run_for(4_000)
+    assert page.evaluate("window.asked") == 0
+    page.clock.run_for(2_000)
+    assert page.evaluate("window.asked") == asks
+    page.evaluate("window.hide(true)")
+    page.clock.run_for(600_000)
+    assert page.evaluate("window.asked") == asks
+    if asks:  # and at once when the viewer comes back; one that was under way is not asked for twice
+        page.wait_for_function("window.hide(false), window.asked == 2", polling=50)
+
+
+def test_what_has_the_focus_is_left_alone_while_the_rest_of_the_page_is_refreshed(
+    console: ServedConsole, admin: BrowserContext
+) -> None:
+    admin.add_cookies([{"name": "console-refresh", "value": "2", "url": console.base}])
+    page = admin.new_page()
+    page.goto(f"{console.base}/")
+    needs = page.locator("section", has=page.get_by_role("heading", name="What needs a person"))
+    work = page.locator("#work")
+    link = needs.get_by_role("link").first
+    link.focus()
+    change = text("UPDATE cardsync.customers SET removals_held = :on, list_oddities = :oddities WHERE id = :customer")
+    with console.owner.begin() as connection:
+        given = {"on": True, "oddities": ["no_token"], "customer": console.example.customer}
+        connection.execute(change, given)
+    try:
+        held = work.locator("dt", has_text="Customers whose removals are held").locator("+ dd", has_text="1")
+        held.wait_for()
+        assert link.evaluate("(link) => link === document.activeElement")
+        assert needs.get_by_text("The list of 1 customer is odd.").count() == 0
+        link.blur()
+        needs.get_by_text("The list of 1 customer is odd.").wait_for()
+    finally:
+        with console.owner.begin() as connection:
+            connection.execute(change, {**given, "on": False, "oddities": []})
 
 
 def test_an_id_is_copied_by_its_button(console: ServedConsole, admin: BrowserContext) -> None:
