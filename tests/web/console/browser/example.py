@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from tests import factories
 
 CUSTOMER_ID: Final = "shopper/Ümit 42"
+IN_BOTH: Final = "shopper in both environments"
 MINUTE: Final = dt.timedelta(minutes=1)
 
 _OBSERVATIONS: Final = text("""
@@ -95,6 +96,8 @@ def _fill(engine: Engine) -> Example:
         )
         for n in range(3)
     ]
+    for environment in ("sandbox", "production"):
+        factories.CustomerFactory(customer_id=IN_BOTH, environment=environment)
     for n in range(40):
         factories.CustomerFactory(reconciled_at=now - dt.timedelta(hours=n * n))
     with engine.begin() as connection:

@@ -6,12 +6,12 @@ Every page is opened once for a group of questions, and what is wrong is collect
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from sqlalchemy import text
 
 from cardsync.dev.servers.postgres import EmbeddedPostgres
@@ -19,7 +19,7 @@ from cardsync.web.console import regions
 from cardsync.web.console.pages import operations
 from tests.chromium import CHROMIUM, launched
 from tests.logins import ProcessLogins
-from tests.web.console.browser.example import CUSTOMER_ID
+from tests.web.console.browser.example import CUSTOMER_ID, IN_BOTH
 from tests.web.console.browser.served import ServedConsole, served_console
 
 WAIT_MILLISECONDS = 120_000.0  # a deadline, for each thing that is waited for
@@ -50,6 +50,17 @@ WATCH_FOCUS = """() => {
 @pytest.fixture(autouse=True)
 def bound_factories() -> None:
     """The tests of this file share one database, which has its rows."""
+
+
+refused_by_policy: list[str] = []  # what the content security policy stopped, in any context
+
+
+@pytest.fixture(autouse=True)
+def no_policy_is_broken() -> Iterator[None]:
+    """Fail each test in which a page wants what its content security policy forbids."""
+    refused_by_policy.clear()
+    yield
+    assert refused_by_policy == []
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +112,13 @@ def opened(chromium: Browser, **options: Any) -> BrowserContext:
     """A context of the browser, in which a machine that does much else is waited for."""
     context = chromium.new_context(**options)
     context.set_default_timeout(WAIT_MILLISECONDS)
+    context.on("console", _note_policy)
     return context
+
+
+def _note_policy(message: ConsoleMessage) -> None:
+    if "Content Security Policy" in message.text:
+        refused_by_policy.append(message.text)
 
 
 def _sign_in(page: Page, console: ServedConsole) -> None:
@@ -152,6 +169,10 @@ def test_pages_and_actions_work_without_javascript(
     page.goto(f"{console.base}/notifications/{console.example.event}")
     page.get_by_role("button", name="Replay").click()
     page.get_by_role("heading", name="Progress").wait_for()
+    for endpoint, path in console.paths().items():
+        if _expects(endpoint, console):
+            page.goto(console.base + path)
+            assert page.locator("h1").is_visible(), endpoint
     context.close()
 
 
@@ -195,6 +216,61 @@ def test_pages_in_arabic_the_sign_in_and_errors_can_be_used_by_all_people(
         found[name] = _violations(where, ALL)
     stranger.close()
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def _said_to_find(said: str) -> Callable[[Page], None]:
+    def ask(page: Page) -> None:
+        page.fill("#said", said)
+        page.locator("#said").press("Enter")
+
+    return ask
+
+
+def _make_a_key(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.locator("input[name=scope]").first.check()
+    page.fill("#key-name", "shop")
+    page.locator("#key-name").press("Enter")
+
+
+def _type_a_wrong_word(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('form').forEach((one) => { one.noValidate = true; })")
+    page.fill("input[name=word]", "PERHAPS")
+    page.locator("input[name=word]").press("Enter")
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_answers_to_forms_can_be_used_by_all_people_on_any_screen_and_break_no_policy(
+    console: ServedConsole, chromium: Browser, language: str
+) -> None:
+    """What stands on no page that has an address of its own: what was found, a secret that is shown once, a refusal."""
+    forms = {
+        "found several": (200, "/find", _said_to_find(IN_BOTH)),
+        "found nothing": (200, "/find", _said_to_find("nobody")),
+        "a token is refused": (400, "/find", _said_to_find("9999" * 4)),
+        "shown once": (200, "/access", _make_a_key),
+        "a wrong word": (400, f"/erasures/{console.example.customer}/new", _type_a_wrong_word),
+    }
+    context = opened(chromium, viewport=WIDE)
+    context.add_cookies([{"name": "console-language", "value": language, "url": console.base}])
+    page, found = context.new_page(), {}
+    _sign_in(page, console)  # what shows a secret wants one of the last ten minutes
+    said = _complaints(page)
+    for name, (status, path, ask) in forms.items():
+        page.goto(console.base + path)
+        with page.expect_navigation() as answered:
+            ask(page)
+        assert answered.value.status == status, name
+        wrong = _violations(page, ALL)
+        page.emulate_media(color_scheme="dark")
+        wrong += [f"dark: {one}" for one in _violations(page, COLOURS)]
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(SMALL)  # type: ignore[arg-type]
+        found[name] = [*wrong, *(["goes sideways"] if page.evaluate(GOES_SIDEWAYS) else [])]
+        page.set_viewport_size(WIDE)  # type: ignore[arg-type]
+    context.close()
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert [one for one in said if "the server responded with a status of 4" not in one] == []
 
 
 @pytest.mark.parametrize("language", ["en", "ar"])
