@@ -25,6 +25,7 @@ pytestmark = ONE_BROKER
 DATA_IN_MEMORY = True  # within a second a hint is on disk, or refused: a busy disk takes longer
 
 
+WAITING: Final = 30  # more than a worker has threads for calls, or for deliveries
 SECONDS: Final = 120.0  # for what takes a moment on a machine that is not busy
 
 
@@ -125,6 +126,36 @@ def _delivered(system: System) -> set[str]:
     return {
         str(row["event_id"]) for row in system.sql("SELECT event_id FROM cardsync.deliveries WHERE status = 'done'")
     }
+
+
+def test_an_endpoint_that_hangs_keeps_no_card_from_becoming_active(system: System, receiver: Receiver) -> None:
+    let_go = threading.Event()
+    receiver.answer = lambda _: Answer(before=let_go.wait)
+    try:
+        for _ in range(WAITING):
+            content, _ = system.notification(system.customer())
+            system.post_hint(content)
+        receiver.wait_for(lambda received: len(received) >= 1)
+        customer = system.customer()
+        system.save_card(customer)
+        system.until_active(customer)
+        (row,) = system.sql("SELECT count(*) AS n FROM cardsync.deliveries WHERE status = 'pending'")
+        assert row["n"] > WAITING, "all of them wait still"
+    finally:
+        let_go.set()
+
+
+def test_looks_that_hang_keep_no_notification_from_an_endpoint(system: System, receiver: Receiver) -> None:
+    customers = [system.customer() for _ in range(WAITING)]
+    with system.simulator.held("list:before") as gates:
+        for customer in customers:
+            system.save_card(customer)
+        gates.wait_until_waiting("list:before")
+        content, _ = system.notification(system.customer())
+        event_id = system.post_hint(content).json()["event_id"]
+        receiver.wait_for(lambda _: event_id in receiver.ids())
+        assert not any(system.statuses(customer) == ["active"] for customer in customers), "all of them wait still"
+    system.until_active(*customers)
 
 
 def test_a_worker_killed_in_a_batch_of_changes_sends_the_same_batch_again_under_the_same_id(
