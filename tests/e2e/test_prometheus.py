@@ -85,6 +85,7 @@ FOR_A_PERSON: Final = (
     "CardsyncDriftTooHigh",
     "CardsyncBudgetNearlySpent",
     "CardsyncEndpointBehind",
+    "CardsyncEndpointDisabled",
     "CardsyncSpoolBadFiles",
 )
 ANNOUNCED: Final = ("CardsyncCallsPaused", "CardsyncKeyExpires")
@@ -288,6 +289,8 @@ def test_what_waits_for_a_person_fires_alerts_that_end_with_the_decision(
         lose_in_silence(system, customer, token)
         spend_calls(system)
         damage_a_file(spool_of(system))
+        command(system, "endpoints", "add", "--name", "left", "--url", "https://left.example.test", "--kind", "changes")
+        command(system, "endpoints", "disable", "left")
         watch.until_fired()
         receiver.answer = lambda _: 200
         system.sql("UPDATE cardsync.deliveries SET due_at = now() WHERE status = 'pending'")
@@ -295,6 +298,7 @@ def test_what_waits_for_a_person_fires_alerts_that_end_with_the_decision(
         command(system, "brake", "release", "--accept", "1")
         command(system, "brake", "release", "--requests")
         command(system, "spool", "drop", "--all")
+        command(system, "endpoints", "remove", "left")
         system.sql("UPDATE cardsync.audits SET judged_at = judged_at - interval '31 days'")
         watch.until_over()
     until(lambda: system.statuses(customer) == ["removed"], "what was held is believed")
