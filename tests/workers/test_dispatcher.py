@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from tests.waiting import until
+from workers.dispatch import dispatcher
 from workers.dispatch.dispatcher import Claim, Dispatcher, Job, Kind, room, threads_kept
 
 SECONDS = 60.0  # a deadline: only a bug takes so long
@@ -96,6 +97,19 @@ def test_nothing_is_claimed_that_no_thread_is_free_for(dispatch: Callable[..., D
     assert (line.waiting, dispatcher.jobs) == (7, 3)
     line.let_go.set()
     until(lambda: line.begun == 10, "all jobs are begun")
+
+
+def test_work_that_waits_for_a_thread_of_its_share_begins_when_one_is_free(
+    dispatch: Callable[..., Dispatcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "QUIET_SECONDS", 100 * SECONDS)  # no question is asked just because time has passed
+    other, flood = Line("other", waiting=0), Line("flood", waiting=20)
+    dispatch(other.kind(kept=0.5), flood.kind())
+    until(
+        lambda: flood.begun == 2, "the flood has its threads"
+    )  # two of four threads are kept for the other kind, and stay free
+    flood.let_go.set()
+    until(lambda: flood.begun == 20, "all of the flood is worked off")
 
 
 def test_an_error_of_a_claim_or_a_job_stops_nothing(dispatch: Callable[..., Dispatcher]) -> None:

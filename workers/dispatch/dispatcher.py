@@ -92,6 +92,7 @@ class Dispatcher:
         self._not_before: dict[str, float] = {}
         self._busy: dict[str, int] = dict.fromkeys(self._kept, 0)
         self._away, self._broken = Episode("nothing_claimed"), Episode("claims_break", level="error")
+        self._short_of_threads = False  # work may wait for a thread: the next one that is free wakes the dispatcher
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._stopping = threading.Event()
@@ -127,7 +128,10 @@ class Dispatcher:
     def turn(self) -> bool:
         """Ask, and claim what is due; true if something was claimed, so that there may be more soon."""
         now = time.monotonic()
-        wanted = [k for k in self._kinds if self._room(k) and self._not_before.get(k.name, now) <= now]
+        self._short_of_threads = True  # until the end of this turn: a thread that is free meanwhile is no miss
+        with_room = [kind for kind in self._kinds if self._room(kind)]
+        is_short = len(with_room) < len(self._kinds)
+        wanted = [kind for kind in with_room if self._not_before.get(kind.name, now) <= now]
         if not wanted:
             return False
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # one round trip
@@ -138,11 +142,13 @@ class Dispatcher:
             if not most or self._stopping.is_set():
                 continue
             claim = kind.claim(most)
+            is_short = is_short or len(claim.jobs) == most
             if claim.wait_seconds:
                 self._not_before[kind.name] = time.monotonic() + claim.wait_seconds
             found = found or claim.is_more or bool(claim.jobs)
             for job in claim.jobs:
                 self._begin(kind.name, job)
+        self._short_of_threads = is_short
         return found
 
     def _run(self) -> None:
@@ -180,7 +186,6 @@ class Dispatcher:
             job()
         finally:
             with self._lock:
-                was_full = sum(self._busy.values()) >= self._threads
                 self._busy[name] -= 1
-            if was_full:
+            if self._short_of_threads:
                 self._woken.set()
