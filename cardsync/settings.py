@@ -144,7 +144,7 @@ class Settings(BaseModel):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     web_threads: Annotated[int, Field(ge=1, le=256)] = 8
-    worker_threads: Annotated[int, Field(ge=1, le=256)] = 32
+    worker_threads: Annotated[int, Field(ge=1, le=256)] = 64
     # Where a worker or beat answers /livez, /readyz and /metrics; the web answers them on its own port.
     health_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     # How long a hinted card may be missing from the list before the hint is dropped: Ottu does not document

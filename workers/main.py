@@ -65,7 +65,8 @@ class Engines(NamedTuple):
 def make_engines(settings: Settings) -> Engines:
     """Make them. Connects lazily."""
     most = connections.of_worker(settings.worker_threads, settings.database_connections)
-    place, half = settings.database(), settings.worker_threads // 2 + connections.TASK_THREADS
+    uncapped = connections.of_worker(settings.worker_threads, None)
+    place, half = settings.database(), uncapped.work // 2
     return Engines(
         # Half, and as many more for a moment: no transaction is long.
         work=db.make_engine(place, name="cardsync worker", pool_size=half, most=most.work),

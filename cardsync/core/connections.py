@@ -15,6 +15,7 @@ from typing import Final
 FEWEST: Final = 10
 HINTS_FEWEST: Final = 7
 READERS_FEWEST: Final = 3
+AT_WORK: Final = 32  # a worker's threads that may hold a connection at once: the others wait for Ottu
 TASK_THREADS: Final = 4  # Celery's own, beside those of the dispatcher
 LISTENER: Final = 1
 COURIER: Final = 2
@@ -60,7 +61,7 @@ def of_web(threads: int, cap: int | None) -> Web:
 
 def of_worker(threads: int, cap: int | None) -> Worker:
     """Share out what a worker may hold: all that the small pools leave is for its work."""
-    work = 2 * (threads // 2 + TASK_THREADS)
+    work = 2 * (min(threads, AT_WORK) // 2 + TASK_THREADS)
     return Worker(work if cap is None else min(work, cap - LISTENER - COURIER - HEALTH))
 
 

@@ -99,9 +99,9 @@ def begin(connection: Connection, customer: int) -> bool:
 
 
 _WAITING = text("""
-    SELECT a.audit_no, c.applied_no = 0 AS never_looked
+    SELECT a.customer, a.audit_no, c.applied_no = 0 AS never_looked
     FROM cardsync.audits AS a JOIN cardsync.customers AS c ON c.id = a.customer
-    WHERE a.customer = :customer AND a.verdict IS NULL
+    WHERE a.customer = ANY(cast(:customers AS bigint[])) AND a.verdict IS NULL
 """)
 _JUDGE = text("""
     UPDATE cardsync.audits
@@ -119,15 +119,10 @@ class Waiting:
     never_looked: bool
 
 
-def waiting(connection: Transaction, ticket: Ticket) -> Answer[Waiting | None]:
-    """The audit of a customer that was drawn; ``None`` for any other."""
-    sent = connection.execute(_WAITING, {"customer": ticket.customer})
-
-    def read() -> Waiting | None:
-        row = sent.one_or_none()
-        return None if row is None else Waiting(*row)
-
-    return read
+def waiting(connection: Transaction, customers: Sequence[int]) -> Answer[dict[int, Waiting]]:
+    """The audits of those of the customers that were drawn, by customer."""
+    rows = connection.execute(_WAITING, {"customers": list(customers)})
+    return lambda: {customer: Waiting(*audit) for customer, *audit in rows}
 
 
 def judge(

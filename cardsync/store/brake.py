@@ -17,7 +17,7 @@ Locks are taken in the order of ``store``: the customer, its hints and cards, th
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -88,14 +88,16 @@ def _was_accepted(connection: Connection, customer: int) -> bool:
 
 
 _CONFIRM = text("""
-    INSERT INTO cardsync.brake_confirmations AS b (shard, confirmed) VALUES (:shard, 1)
-    ON CONFLICT (shard) DO UPDATE SET confirmed = b.confirmed + 1
+    INSERT INTO cardsync.brake_confirmations AS b (shard, confirmed)
+    SELECT shard, count(*) FROM unnest(cast(:shards AS int[])) AS shard GROUP BY shard ORDER BY shard
+    ON CONFLICT (shard) DO UPDATE SET confirmed = b.confirmed + excluded.confirmed
 """)
 
 
-def note_confirmed(connection: Transaction, customer: int) -> None:
-    """Count a look whose list showed all the cards that it should; shortly before the commit, which frees the counter."""
-    connection.execute(_CONFIRM, {"shard": customer % SHARDS})
+def note_confirmed(connection: Transaction, customers: Sequence[int]) -> None:
+    """Count looks whose lists showed all the cards that they should; shortly before the commit, which frees the counters."""
+    if customers:
+        connection.execute(_CONFIRM, {"shards": [customer % SHARDS for customer in customers]})
 
 
 def is_engaged(connection: Connection) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ def find(connection: Connection, customer: int, fingerprint: bytes) -> KnownCard
 # Of a card's deletions in this life: the one under way, else a blocked one, and among these first one that goes on after an
 # unlock.
 _LOCAL = text(f"""
-    SELECT c.card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS},
+    SELECT c.customer, c.card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS},
            last4,
            d.deletion_id, d.phase, d.since_no, d.tried_since, d.called_at, d.failures, d.when_unlocked
     FROM cardsync.cards AS c LEFT JOIN LATERAL (
@@ -78,15 +78,37 @@ _LOCAL = text(f"""
         WHERE d.card_id = c.card_id AND d.life = c.life AND {in_phase("d", *OPEN, "blocked")}
         ORDER BY d.phase = 'blocked', d.when_unlocked DESC, d.requested_at DESC LIMIT 1
     ) AS d ON {is_listed("c")}
-    WHERE c.customer = :customer
+    WHERE c.customer = ANY(cast(:customers AS bigint[]))
       AND (status <> 'removed' OR awaited_no IS NOT NULL OR fingerprint = ANY(:fingerprints))
 """)
 
 
-def of_customer(connection: Transaction, customer: int, fingerprints: Iterable[bytes]) -> Answer[list[LocalCard]]:
-    """The cards of a customer that a list can affect: those not removed, those awaited, and those with a listed fingerprint."""
-    rows = connection.execute(_LOCAL, {"customer": customer, "fingerprints": list(fingerprints)})
-    return lambda: [_local(row) for row in rows]
+def of_customers(
+    connection: Transaction, listed: Mapping[int, Collection[bytes]]
+) -> Answer[dict[int, list[LocalCard]]]:
+    """The cards of each customer that a list can affect: those not removed, those awaited, and those with a listed fingerprint.
+
+    ``listed`` has the fingerprints on each customer's list.
+    """
+    fingerprints = [fingerprint for of_one in listed.values() for fingerprint in of_one]
+    rows = connection.execute(_LOCAL, {"customers": list(listed), "fingerprints": fingerprints})
+
+    def read() -> dict[int, list[LocalCard]]:
+        found: dict[int, list[LocalCard]] = {customer: [] for customer in listed}
+        for row in rows:
+            card = _local(row)
+            # A removed card that only another customer's list shows says nothing here.
+            if card.status != "removed" or card.awaited_no is not None or card.fingerprint in listed[row.customer]:
+                found[row.customer].append(card)
+        return found
+
+    return read
+
+
+def of_customer(connection: Transaction, customer: int, fingerprints: Collection[bytes]) -> Answer[list[LocalCard]]:
+    """As ``of_customers``, for one."""
+    found = of_customers(connection, {customer: fingerprints})
+    return lambda: found()[customer]
 
 
 def _local(row: Any) -> LocalCard:
@@ -119,7 +141,6 @@ def _deletion(row: Any) -> LocalDeletion:
 _ADD = text(f"""
     INSERT INTO cardsync.cards (card_id, customer, fingerprint, token, status, confirmed_at, cause, {_WRITTEN_COLUMNS})
     VALUES (:card_id, :customer, :fingerprint, :token, 'active', cast(:confirmed_at AS timestamptz), :cause, {_WRITTEN_VALUES})
-    RETURNING card_id
 """)
 _SHOWN = text(f"""
     UPDATE cardsync.cards
@@ -160,7 +181,8 @@ def apply(
             "cause": cause,
             **new(remote, ring),
         }
-        shown_ids[remote.fingerprint] = connection.execute(_ADD, parameters).scalar_one()
+        connection.execute(_ADD, parameters)
+        shown_ids[remote.fingerprint] = parameters["card_id"]
     for shown in plan.shown:
         shown_ids[shown.remote.fingerprint] = shown.card_id
         if shown.revive or shown.changed:

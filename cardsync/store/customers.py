@@ -7,7 +7,7 @@ the customers that are due are asked about next stands in ``store.claims``.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -146,11 +146,24 @@ def take_ticket(connection: Connection, customer: int, *, lease_seconds: float) 
     return None if row is None else Ticket(*row)
 
 
-_STANDING = text("""
-    SELECT reconciled_at, silent_changes, watched_days, look_by FROM cardsync.customers
-    WHERE id = :customer AND ticket_no = :number AND applied_no < :number AND lease_until > clock_timestamp()
-    FOR UPDATE
-""")
+_STANDING: Final = """
+    SELECT given.number, reconciled_at, silent_changes, watched_days, look_by
+    FROM unnest(cast(:customers AS bigint[]), cast(:numbers AS bigint[])) AS given (customer, number)
+    JOIN cardsync.customers AS c ON c.id = given.customer
+    WHERE ticket_no = given.number AND applied_no < given.number AND lease_until > clock_timestamp()
+    ORDER BY c.id FOR UPDATE OF c
+"""
+_STANDING_WAITS, _STANDING_SKIPS = text(_STANDING), text(f"{_STANDING} SKIP LOCKED")
+
+
+def lock_standing(connection: Transaction, tickets: Sequence[Ticket], *, waits: bool) -> Answer[dict[int, History]]:
+    """Lock the customers of those tickets that stand, for applying their answers; their histories, by the tickets' numbers.
+
+    Where another transaction holds the customer this waits, or leaves the ticket out. Several tickets must not wait.
+    """
+    parameters = {"customers": [t.customer for t in tickets], "numbers": [t.number for t in tickets]}
+    rows = connection.execute(_STANDING_WAITS if waits else _STANDING_SKIPS, parameters)
+    return lambda: {number: History(*history) for number, *history in rows}
 
 
 def lock_if_ticket_stands(connection: Transaction, ticket: Ticket) -> Answer[History]:
@@ -158,13 +171,13 @@ def lock_if_ticket_stands(connection: Transaction, ticket: Ticket) -> Answer[His
 
     To read it raises ``Superseded`` if the ticket stands no more: until then nothing may be written.
     """
-    sent = connection.execute(_STANDING, {"customer": ticket.customer, "number": ticket.number})
+    standing = lock_standing(connection, [ticket], waits=True)
 
     def read() -> History:
-        row = sent.one_or_none()
-        if row is None:
+        history = standing().get(ticket.number)
+        if history is None:
             raise Superseded("a newer ticket was taken, or the lease ran out")
-        return History(*row)
+        return history
 
     return read
 

@@ -10,6 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
@@ -97,7 +98,8 @@ def hear(connection: Transaction, heard: Sequence[Heard]) -> None:
     rows = [_folded(of_one) for of_one in about.values()]
     connection.execute(_HEAR, {"heard": json.dumps(rows)})
     customers = sorted({one.customer for one in heard})
-    expect(connection, of_customers(connection, customers)(), now=max(one.received_at for one in heard))
+    known = of_customers(connection, customers)()
+    expect(connection, chain.from_iterable(known.values()), now=max(one.received_at for one in heard))
 
 
 def _folded(heard: Sequence[Heard]) -> dict[str, Any]:
@@ -118,17 +120,24 @@ def _folded(heard: Sequence[Heard]) -> dict[str, Any]:
 
 
 _OF_CUSTOMERS = text(f"""
-    SELECT known.* FROM unnest(cast(:customers AS bigint[])) AS given (customer) CROSS JOIN LATERAL (
+    SELECT given.customer, known.* FROM unnest(cast(:customers AS bigint[])) AS given (customer) CROSS JOIN LATERAL (
         SELECT {_COLUMNS} FROM cardsync.known_agreements AS k
         WHERE k.customer = given.customer ORDER BY heard_no DESC LIMIT :limit
     ) AS known
 """)
 
 
-def of_customers(connection: Transaction, customers: Sequence[int]) -> Answer[list[Known]]:
-    """The agreements known of customers: of each, those that a notification named last first."""
+def of_customers(connection: Transaction, customers: Sequence[int]) -> Answer[dict[int, list[Known]]]:
+    """The agreements known of each customer, those that a notification named last first."""
     rows = connection.execute(_OF_CUSTOMERS, {"customers": list(customers), "limit": OF_A_CUSTOMER_MAX})
-    return lambda: [_known(row) for row in rows]
+
+    def read() -> dict[int, list[Known]]:
+        found: dict[int, list[Known]] = {customer: [] for customer in customers}
+        for row in rows:
+            found[row.customer].append(_known(row))
+        return found
+
+    return read
 
 
 def _known(row: Any) -> Known:

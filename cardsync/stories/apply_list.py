@@ -3,6 +3,10 @@
 The second half of ``reconcile``, after the call: only the answer to a ticket that still stands is believed. What follows from it
 is planned purely (``core.diff``); the cards, their agreements, the deletions, the customer and the record of the observation
 change together or not at all.
+
+**Lists of several customers** that came in together share a transaction (``apply_together``), and so one commit and one turn at
+the feed's head, which every change takes in its commit. A list has a transaction of its own (``apply_list``) where that could
+hold up the others, or theirs could hold it up: its customer is locked elsewhere, or it takes more locks than its customer's.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from cardsync.core.change_rate import History, Look, estimate, found_in_silence
 from cardsync.core.oddities import Oddity
 from cardsync.core.repeats import APART_SECONDS
 from cardsync.db import Answer, Pipeline, pipelined
+from cardsync.errors import Superseded
 from cardsync.ottu import CardList
 from cardsync.store import (
     agreement_asks,
@@ -77,9 +82,23 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of the customer before the list is applied. ``is_well``: the gate remembers no failure."""
+class Listed:
+    """A complete list that answered a ticket, to be applied."""
 
+    ticket: Ticket
+    answer: CardList
+    jitter: float
+
+    def remote(self, key: bytes) -> list[diff.RemoteCard]:
+        """The cards of the list, with their fingerprints."""
+        return [_remote(card, self.ticket.environment, key) for card in self.answer.cards]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of the customer before its list is applied. ``is_well``: the gate remembers no failure."""
+
+    remote: list[diff.RemoteCard]
     history: History
     local: list[diff.LocalCard]
     agreements: list[known_agreements.Known]
@@ -88,61 +107,147 @@ class _Known:
     is_well: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Believed:
+    """A list that is written, in a transaction that is not committed yet."""
+
+    listed: Listed
+    remote: list[diff.RemoteCard]
+    plan: diff.Plan
+    waited_seconds: float | None
+    oddities: tuple[Oddity, ...]
+    again: Answer[bool]
+    deletions: bool
+    elsewhere: bool = False
+
+    @property
+    def outcome(self) -> Effect:
+        return "changed" if self.plan.writes else "unchanged"
+
+
 def apply_list(engine: Engine, ticket: Ticket, answer: CardList, policy: ApplyPolicy, *, jitter: float) -> Applied:
     """Apply a complete list under the ticket, in one transaction. Raises ``Superseded`` if the ticket stands no more.
 
     What is read is asked for together, and what is written is sent with the commit: two round trips, but for what is rare.
     """
-    remote = [_remote(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
+    listed = Listed(ticket, answer, jitter)
     with pipelined(engine) as pipeline:
-        known = _hear_hints(pipeline, ticket, _read(pipeline, ticket, remote), remote, answer.oddities, policy)
-        remote = diff.believable(remote, known.local)
+        (before,) = _read(pipeline, [listed], policy, waits=True)
+        if before is None:
+            raise Superseded("a newer ticket was taken, or the lease ran out")
+        known = _hear_hints(pipeline, ticket, before, answer.oddities, policy)
+        remote = diff.believable(known.remote, known.local)
         plan, brake_decision = _plan_under_the_brake(pipeline, ticket, known.local, remote, answer.oddities, policy)
-        oddities = _that_matter(answer.oddities, plan)
         if known.audit is not None:
             key, ring = policy.fingerprint_key, policy.ring
             audits.judge(pipeline.connection, ticket, known.audit, known.local, plan, fingerprint_key=key, ring=ring)
         elsewhere = bool(plan.suspicious) and cards.known_elsewhere(pipeline.connection, plan.suspicious)
-        again, due = _write(pipeline, ticket, plan, known, remote, oddities, policy, jitter)
-        if _confirms(plan):
-            brake.note_confirmed(pipeline, ticket.customer)
+        believed = replace(_write(pipeline, listed, plan, known, remote, policy), elsewhere=elsewhere)
+        _confirm(pipeline, [believed])
         turn = None if known.is_well else gate.heard(pipeline.connection, "answered", who=ticket.customer)
-        outcome: Effect = "changed" if plan.writes else "unchanged"
-        observations.record(
-            pipeline,
-            ticket,
-            outcome=outcome,
-            calls=answer.calls,
-            listed=len(remote),
-            changed=plan.writes,
-            removed=len(plan.removed) + len(plan.proved),
-            suspicious=len(plan.suspicious),
-        )
+        _record(pipeline, believed)
     log_turn(turn)
-    if known.waited_seconds is not None:
-        metrics.HINT_BELIEVED_SECONDS.observe(known.waited_seconds)
-    tell(ticket, plan, elsewhere, oddities)
+    applied = _told(believed)
     if brake_decision == "engaged":
         tell_of_the_brake(ticket, plan, expected=_expected(plan))
-    return Applied(outcome, again(), due)
+    return applied
 
 
-def _read(pipeline: Pipeline, ticket: Ticket, remote: Sequence[diff.RemoteCard]) -> _Known:
-    """Lock the customer and read what is known, in one round trip. Raises ``Superseded`` if the ticket stands no more."""
-    history = customers.lock_if_ticket_stands(pipeline, ticket)
-    local = cards.of_customer(pipeline, ticket.customer, [r.fingerprint for r in remote])
-    agreements_ = known_agreements.of_customers(pipeline, [ticket.customer])
-    audit = audits.waiting(pipeline, ticket)
-    waited = hint_waits.seconds_since_oldest(pipeline, ticket) if ticket.lane == "hint" else None
-    is_well = gate.all_is_well(pipeline)
-    return _Known(history(), local(), agreements_(), audit(), waited() if waited else None, is_well())
+def apply_together(engine: Engine, lists: Sequence[Listed], policy: ApplyPolicy) -> list[Applied | None]:
+    """Apply lists of several customers in one transaction; ``None`` for one that is to be applied alone (``apply_list``).
+
+    If it raises, none is applied.
+    """
+    with pipelined(engine) as pipeline:
+        known = _read(pipeline, lists, policy, waits=False)
+        written = [
+            None if one is None else _write_what_is_plain(pipeline, listed, one, policy)
+            for listed, one in zip(lists, known, strict=True)
+        ]
+        believed = [one for one in written if one is not None]
+        _confirm(pipeline, believed)
+        for one in believed:
+            _record(pipeline, one)
+    return [None if one is None else _told(one) for one in written]
+
+
+def _write_what_is_plain(pipeline: Pipeline, listed: Listed, known: _Known, policy: ApplyPolicy) -> _Believed | None:
+    """Write a list by which nothing goes and no agreement moves, for a customer without audit or deletions; else nothing."""
+    remote = diff.believable(known.remote, known.local)
+    observation = diff.Observation(listed.ticket.number, listed.ticket.asked_at)
+    oddities = listed.answer.oddities
+    plan = diff.plan(known.local, remote, observation, confirm_seconds=policy.confirm_seconds, oddities=oddities)
+    claimed = _claimed_before(known.local)
+    takes_more_locks = (
+        not known.is_well
+        or known.audit is not None
+        or any(card.deletion is not None for card in known.local)
+        or plan.removed
+        or plan.proved
+        or plan.withheld
+        or plan.suspicious
+        or any(set(card.facts.agreements or ()) != set(claimed.get(card.fingerprint, ())) for card in remote)
+    )
+    return None if takes_more_locks else _write(pipeline, listed, plan, known, remote, policy)
+
+
+def _read(pipeline: Pipeline, lists: Sequence[Listed], policy: ApplyPolicy, *, waits: bool) -> list[_Known | None]:
+    """Lock the customers and read what is known, in one round trip; ``None`` for a ticket that stands no more, or must wait."""
+    tickets = [listed.ticket for listed in lists]
+    customers_ = [ticket.customer for ticket in tickets]
+    remote = [listed.remote(policy.fingerprint_key) for listed in lists]
+    standing = customers.lock_standing(pipeline, tickets, waits=waits)
+    local = cards.of_customers(pipeline, dict(zip(customers_, map(_fingerprints, remote), strict=True)))
+    agreements_ = known_agreements.of_customers(pipeline, customers_)
+    audit = audits.waiting(pipeline, customers_)
+    waited = hint_waits.seconds_since_oldest(pipeline, [ticket for ticket in tickets if ticket.lane == "hint"])
+    well = gate.all_is_well(pipeline)
+    histories, locals_, known, audits_, waits_, is_well = standing(), local(), agreements_(), audit(), waited(), well()
+
+    def of(ticket: Ticket, remote: list[diff.RemoteCard]) -> _Known | None:
+        history, customer = histories.get(ticket.number), ticket.customer
+        if history is None:
+            return None
+        more = audits_.get(customer), waits_.get(ticket.number), is_well
+        return _Known(remote, history, locals_[customer], known[customer], *more)
+
+    return [of(ticket, shown) for ticket, shown in zip(tickets, remote, strict=True)]
+
+
+def _fingerprints(remote: Sequence[diff.RemoteCard]) -> frozenset[bytes]:
+    return frozenset(card.fingerprint for card in remote)
+
+
+def _confirm(pipeline: Pipeline, believed: Sequence[_Believed]) -> None:
+    brake.note_confirmed(pipeline, [one.listed.ticket.customer for one in believed if _confirms(one.plan)])
+
+
+def _record(pipeline: Pipeline, believed: _Believed) -> None:
+    plan = believed.plan
+    observations.record(
+        pipeline,
+        believed.listed.ticket,
+        outcome=believed.outcome,
+        calls=believed.listed.answer.calls,
+        listed=len(believed.remote),
+        changed=plan.writes,
+        removed=len(plan.removed) + len(plan.proved),
+        suspicious=len(plan.suspicious),
+    )
+
+
+def _told(believed: _Believed) -> Applied:
+    """Count and log a list that is committed."""
+    if believed.waited_seconds is not None:
+        metrics.HINT_BELIEVED_SECONDS.observe(believed.waited_seconds)
+    tell(believed.listed.ticket, believed.plan, believed.elsewhere, believed.oddities)
+    return Applied(believed.outcome, believed.again(), believed.deletions)
 
 
 def _hear_hints(
     pipeline: Pipeline,
     ticket: Ticket,
     known: _Known,
-    remote: Sequence[diff.RemoteCard],
     oddities: Sequence[Oddity],
     policy: ApplyPolicy,
 ) -> _Known:
@@ -151,7 +256,7 @@ def _hear_hints(
     Such a hint is evidence that must be heard before a card is removed, and it holds the token that must go with the card.
     """
     observation = diff.Observation(ticket.number, ticket.asked_at)
-    plan = diff.plan(known.local, remote, observation, confirm_seconds=policy.confirm_seconds, oddities=oddities)
+    plan = diff.plan(known.local, known.remote, observation, confirm_seconds=policy.confirm_seconds, oddities=oddities)
     going = {*plan.removed, *plan.proved}
     if not going:
         return known
@@ -166,7 +271,7 @@ def _hear_hints(
         cards.await_again(connection, hint.card_id, evidence_no=hint.evidence_no, received_at=hint.received_at)
         customers.mark_dirty(connection, ticket.customer, evidence_no=hint.evidence_no, lane="hint")
     metrics.EVENTS.labels("done").inc(len(hints))
-    return replace(known, local=cards.of_customer(connection, ticket.customer, [r.fingerprint for r in remote])())
+    return replace(known, local=cards.of_customer(connection, ticket.customer, _fingerprints(known.remote))())
 
 
 def _take_hints(
@@ -179,23 +284,25 @@ def _take_hints(
 
 def _write(
     pipeline: Pipeline,
-    ticket: Ticket,
+    listed: Listed,
     plan: diff.Plan,
     known: _Known,
     remote: list[diff.RemoteCard],
-    oddities: Sequence[Oddity],
     policy: ApplyPolicy,
-    jitter: float,
-) -> tuple[Answer[bool], bool]:
-    """Write the plan: cards, agreements, deletions, the customer. Whether to ask once more, and whether deletions may call."""
+) -> _Believed:
+    """Write the plan: cards, agreements, deletions, the customer."""
+    ticket = listed.ticket
+    oddities = _that_matter(listed.answer.oddities, plan)
     ids = cards.apply(
         pipeline, ticket.customer, plan, ring=policy.ring, confirmed_at=ticket.asked_at, cause=ticket.lane
     )
     claims = _claims(known.local, remote, ids)
     moved = agreements.apply(pipeline, ticket.environment, claims, [*plan.removed, *plan.proved], ticket.number)
-    of_customer = known_agreements.of_customers(pipeline, [ticket.customer])() if moved else known.agreements
+    of_customer = known.agreements
+    if moved:
+        of_customer = known_agreements.of_customers(pipeline, [ticket.customer])()[ticket.customer]
     _agreements(pipeline, ticket, claims, of_customer)
-    due = _settle_deletions(pipeline, ticket, plan, known.local, jitter)
+    due = _settle_deletions(pipeline, ticket, plan, known.local, listed.jitter)
     look = _look(ticket, plan, remote, [one.agreement for one in of_customer], first=known.history.looked_at is None)
     again = customers.settle(
         pipeline,
@@ -206,7 +313,7 @@ def _write(
         oddities=oddities,
         lane="deletion" if plan.deletions else "hint",
     )
-    return again, due
+    return _Believed(listed, remote, plan, known.waited_seconds, oddities, again, due)
 
 
 def _settle_deletions(
@@ -281,10 +388,14 @@ def _that_matter(oddities: Sequence[Oddity], plan: diff.Plan) -> tuple[Oddity, .
     return tuple(oddity for oddity in oddities if oddity != "single_object" or plan.withheld)
 
 
+def _claimed_before(local: Sequence[diff.LocalCard]) -> dict[bytes, tuple[str, ...]]:
+    return {card.fingerprint: card.facts.agreements or () for card in local if card.status in LISTED_STATUSES}
+
+
 def _claims(
-    local: list[diff.LocalCard], remote: list[diff.RemoteCard], ids: dict[bytes, uuid.UUID]
+    local: Sequence[diff.LocalCard], remote: Sequence[diff.RemoteCard], ids: dict[bytes, uuid.UUID]
 ) -> list[agreements.Claims]:
-    before = {c.fingerprint: c.facts.agreements or () for c in local if c.status in LISTED_STATUSES}
+    before = _claimed_before(local)
     return [
         agreements.Claims(ids[r.fingerprint], r.facts.agreements or (), before.get(r.fingerprint, ())) for r in remote
     ]

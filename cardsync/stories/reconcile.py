@@ -44,6 +44,7 @@ from cardsync.store.calls.failures import Ended
 from cardsync.store.customers import Ticket
 from cardsync.store.deletions import lists
 from cardsync.stories.apply_list import ApplyPolicy, apply_list
+from cardsync.stories.apply_queue import ApplyQueue
 from cardsync.stories.counted_calls import log_turn, log_unforeseen
 
 log = structlog.get_logger(__name__)
@@ -135,10 +136,21 @@ def reconcile(engine: Engine, ottu: Lists, customer: int, policy: ReconcilePolic
     return _tell(engine, ottu, ticket, policy, _Calls(engine, ticket, policy), jitter)
 
 
-def look(engine: Engine, ottu: Lists, claimed: CountedTicket, policy: ReconcilePolicy, *, jitter: float) -> Result:
-    """Ask for the list of a claimed customer, and apply it: the same as ``reconcile`` after its ticket (``claim``)."""
+def look(
+    engine: Engine,
+    ottu: Lists,
+    claimed: CountedTicket,
+    policy: ReconcilePolicy,
+    *,
+    jitter: float,
+    queue: ApplyQueue | None = None,
+) -> Result:
+    """Ask for the list of a claimed customer, and apply it: the same as ``reconcile`` after its ticket (``claim``).
+
+    With a ``queue`` the list is applied together with those that other threads brought.
+    """
     calls = _Calls(engine, claimed.ticket, policy, counting=claimed.counting)
-    return _tell(engine, ottu, claimed.ticket, policy, calls, jitter, heard=claimed.heard)
+    return _tell(engine, ottu, claimed.ticket, policy, calls, jitter, heard=claimed.heard, queue=queue)
 
 
 def _tell(
@@ -149,12 +161,13 @@ def _tell(
     calls: _Calls,
     jitter: float,
     heard: Sequence[str] = (),
+    queue: ApplyQueue | None = None,
 ) -> Result:
     """Look, and count and log what became of it."""
     began = time.monotonic()
     of: traces.Attributes = {"customer": ticket.customer, "observation": ticket.number, "lane": ticket.lane}
     with traces.span("reconcile", of, links=heard) as span:
-        result = _look(engine, ottu, ticket, policy, calls, jitter)
+        result = _look(engine, ottu, ticket, policy, calls, jitter, queue)
         span.set({"outcome": result.outcome})
     seconds = time.monotonic() - began
     metrics.RECONCILIATIONS.labels(ticket.lane, result.outcome).inc()
@@ -174,12 +187,23 @@ def _tell(
     return result
 
 
-def _look(engine: Engine, ottu: Lists, ticket: Ticket, policy: ReconcilePolicy, calls: _Calls, jitter: float) -> Result:
+def _look(
+    engine: Engine,
+    ottu: Lists,
+    ticket: Ticket,
+    policy: ReconcilePolicy,
+    calls: _Calls,
+    jitter: float,
+    queue: ApplyQueue | None,
+) -> Result:
     """Ask, and apply what was answered; or note what went wrong, and give the ticket back."""
     try:
         answer = _ask(engine, ottu, ticket, policy, calls)
         calls.count("answered")
-        believed = apply_list(engine, ticket, answer, policy, jitter=jitter)
+        if queue is None:
+            believed = apply_list(engine, ticket, answer, policy, jitter=jitter)
+        else:
+            believed = queue.apply(ticket, answer, jitter=jitter)
     except Superseded as error:
         return Result("superseded", error=str(error))
     except IntegrityError as error:

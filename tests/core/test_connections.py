@@ -24,6 +24,7 @@ def test_a_cap_that_binds_nobody_changes_nothing() -> None:
     assert connections.of_web(8, 1_000) == connections.of_web(8, None) == connections.Web(16, 16)
     assert connections.of_worker(32, 1_000) == connections.of_worker(32, None)
     assert (connections.of_worker(32, None).all, connections.of_beat(None)) == (45, 8)
+    assert connections.of_worker(64, None) == connections.of_worker(32, None)  # the others wait for Ottu
 
 
 def test_a_cap_is_shared_out() -> None:

@@ -87,7 +87,7 @@ def test_confirming_looks_wear_the_evidence_off_and_share_few_counters(engine: E
     decide(engine, one_, two)
     for customer in range(2 * SHARDS):
         with engine.begin() as connection:
-            brake.note_confirmed(connection, customer)
+            brake.note_confirmed(connection, [customer])
     counted = one(engine, "SELECT count(*) AS rows, sum(confirmed) AS looks FROM cardsync.brake_confirmations")
     assert tuple(counted) == (SHARDS, 2 * SHARDS)
     assert decide(engine, three, four) == ["allowed", "allowed"]
@@ -95,8 +95,8 @@ def test_confirming_looks_wear_the_evidence_off_and_share_few_counters(engine: E
 
 def test_two_who_confirm_on_one_counter_at_once_are_both_counted(engine: Engine) -> None:
     with engine.begin() as connection:
-        brake.note_confirmed(connection, 3)
-        with beside(engine, lambda other: brake.note_confirmed(other, 3 + SHARDS)) as second:
+        brake.note_confirmed(connection, [3])
+        with beside(engine, lambda other: brake.note_confirmed(other, [3 + SHARDS])) as second:
             wait_until_blocked(engine)
             connection.commit()
             second()

@@ -18,8 +18,8 @@ def test_the_oldest_notification_since_the_last_look_counts(
         connection.execute(text("UPDATE cardsync.events SET received_at = received_at - interval '40 seconds'"))
         ticket = customers.take_ticket(connection, customer, lease_seconds=60)
         assert ticket is not None
-        waited = hint_waits.seconds_since_oldest(connection, ticket)()
+        waited = hint_waits.seconds_since_oldest(connection, [ticket])()[ticket.number]
         assert waited is not None
         assert 40 <= waited < 400
         connection.execute(text("UPDATE cardsync.customers SET reconciled_at = clock_timestamp()"))
-        assert hint_waits.seconds_since_oldest(connection, ticket)() is None
+        assert hint_waits.seconds_since_oldest(connection, [ticket])()[ticket.number] is None

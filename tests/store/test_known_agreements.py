@@ -38,7 +38,7 @@ def hear(engine: Engine, customer: int, *heard: tuple[int, dict[str, Any]]) -> N
 
 def known(engine: Engine, customer: int) -> Known:
     with engine.connect() as connection:
-        (found,) = known_agreements.of_customers(connection, [customer])()
+        (found,) = known_agreements.of_customers(connection, [customer])()[customer]
     return found
 
 

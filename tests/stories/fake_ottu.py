@@ -21,6 +21,7 @@ from cardsync.ottu import CardList, DeleteAnswer
 from cardsync.ottu.listing import Listing
 from cardsync.store.deletions import receipts, requests
 from cardsync.store.deletions.requests import Deletion
+from cardsync.stories.apply_queue import ApplyQueue
 from cardsync.stories.claim import claim_deletions
 from cardsync.stories.delete import DeletePolicy, delete
 from cardsync.stories.delete import Result as DeleteResult
@@ -153,6 +154,7 @@ class DeletingShop(Shop):
     def __init__(self, engine: Engine, ingest: Engine, web: Engine, worker: Engine) -> None:
         super().__init__(engine, ingest, web, worker)
         self.desk = Desk()
+        self.queue = ApplyQueue(worker, POLICY)
 
     def stock(self, *tokens: str, customer_id: str = CUSTOMER, **facts: Any) -> list[uuid.UUID]:
         """Cards at Ottu that a list has made active here."""
@@ -222,7 +224,7 @@ class DeletingShop(Shop):
 
     def ask_about(self, claimed: CountedTicket) -> Result:
         """A worker's thread asks about a claimed customer."""
-        return look(self.worker, self.desk, claimed, POLICY, jitter=0.5)
+        return look(self.worker, self.desk, claimed, POLICY, jitter=0.5, queue=self.queue)
 
     def later(self, seconds: float) -> None:
         """Let time pass, for Ottu and for us."""

@@ -19,6 +19,7 @@ from cardsync.settings import Settings
 from cardsync.store import claims
 from cardsync.store.deletions import transitions
 from cardsync.store.inbox import SETTLE_AT_ONCE
+from cardsync.stories.apply_queue import ApplyQueue
 from cardsync.stories.ask_agreement import AgreementLists
 from cardsync.stories.claim import (
     REPEATS_AT_ONCE,
@@ -74,6 +75,7 @@ class WorkerContext:
 def kinds(context: WorkerContext) -> list[Kind]:
     """The table of this worker."""
     hints, lists = context.hints, context.lists
+    queue = ApplyQueue(context.engine, lists)
     deletions = _deletions(context, lists)
     repeats = Kind("repeats", claims.REPEATS_ARE_DUE, partial(_settle, context, hints, True))
     if context.ottu is None:
@@ -82,7 +84,7 @@ def kinds(context: WorkerContext) -> list[Kind]:
     def looks(*lanes: Lane, hints: HintPolicy | None = None) -> Callable[[int], Claim]:
         def claim(most: int) -> Claim:
             found = claim_looks(context.engine, lists, lanes, limit=most, jitter=_jitter(), hints=hints)
-            return _jobs(context, lists, found)
+            return _jobs(context, lists, queue, found)
 
         return claim
 
@@ -101,12 +103,12 @@ def _jitter() -> float:
     return random.random()  # noqa: S311  (spreads retries, no secret)
 
 
-def _jobs(context: WorkerContext, lists: ReconcilePolicy, claimed: Claimed) -> Claim:
+def _jobs(context: WorkerContext, lists: ReconcilePolicy, queue: ApplyQueue, claimed: Claimed) -> Claim:
     ottu = context.ottu
     assert ottu is not None
     return Claim(
         [
-            guarded("look", partial(look, context.engine, ottu, ticket, lists, jitter=_jitter()))
+            guarded("look", partial(look, context.engine, ottu, ticket, lists, jitter=_jitter(), queue=queue))
             for ticket in claimed.tickets
         ],
         wait_seconds=claimed.wait_seconds,
