@@ -93,7 +93,7 @@ def apply_list(engine: Engine, ticket: Ticket, answer: CardList, policy: ApplyPo
 
     What is read is asked for together, and what is written is sent with the commit: two round trips, but for what is rare.
     """
-    remote = [_remote(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
+    remote = [remote_card(card, ticket.environment, policy.fingerprint_key) for card in answer.cards]
     with pipelined(engine) as pipeline:
         known = _hear_hints(pipeline, ticket, _read(pipeline, ticket, remote), remote, answer.oddities, policy)
         remote = diff.believable(remote, known.local)
@@ -236,7 +236,8 @@ def _look(
     )
 
 
-def _remote(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
+def remote_card(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
+    """The card as it is compared with what is known."""
     facts = card.facts.over(CardFacts(agreements=()))  # a card that names no agreement serves none
     fingerprint = card.token.fingerprint(key, environment)
     return diff.RemoteCard(fingerprint, card.token, facts, unsaid=card.unsaid, only_if_known=card.only_if_known)
