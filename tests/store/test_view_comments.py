@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
 from cardsync.core.cards import CARD_STATUSES
 from cardsync.core.deletion import STATUS
-from cardsync.core.feed import CAUSES, CHANGES
+from cardsync.core.feed import CAUSE_MEANS, CAUSES, CHANGE_MEANS, CHANGES
 from cardsync.store.deletions.requests import CODES
+from cardsync.web.openapi.document import build
 
 _SILENT = text("""
     SELECT c.relname || coalesce('.' || a.attname, '')
@@ -35,7 +37,7 @@ def test_every_view_and_every_column_of_it_has_a_comment(engine: Engine) -> None
     ("view", "column", "words"),
     [
         ("registry.card_changes", "change", CHANGES),
-        ("registry.card_changes", "cause", [c for c in CAUSES if c != "erasure"]),  # "a release may add some"
+        ("registry.card_changes", "cause", CAUSES),
         ("registry.cards", "status", CARD_STATUSES),
         ("registry.deletions", "status", tuple(set(STATUS.values()))),
         ("registry.deletions", "code", CODES),
@@ -45,6 +47,21 @@ def test_a_comment_names_each_value(engine: Engine, view: str, column: str, word
     with engine.connect() as connection:
         said = connection.execute(_SAID, {"view": view, "name": column}).scalar_one()
     assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(("column", "means"), [("change", CHANGE_MEANS), ("cause", CAUSE_MEANS)])
+def test_what_each_word_of_the_feed_means_stands_in_sql_in_the_page_for_consumers_and_in_the_description(
+    engine: Engine, column: str, means: Mapping[str, str]
+) -> None:
+    with engine.connect() as connection:
+        said = connection.execute(_SAID, {"view": "registry.card_changes", "name": column}).scalar_one()
+    page = (Path(__file__).parents[2] / "docs" / "consumers.md").read_text(encoding="utf-8")
+    described = build("0")["components"]["schemas"][column.capitalize()]
+    assert described["enum"] == list(means)
+    for word, meaning in means.items():
+        assert f" {word}: {meaning.replace('`', '')}." in said
+        assert f"| `{word}` | {meaning} |" in page
+        assert f"`{word}`: {meaning}." in described["description"]
 
 
 def test_the_feed_knows_no_other_changes(engine: Engine) -> None:
