@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
@@ -12,7 +11,6 @@ from cardsync.core.cards import CARD_STATUSES
 from cardsync.core.deletion import STATUS
 from cardsync.core.feed import CAUSE_MEANS, CAUSES, CHANGE_MEANS, CHANGES
 from cardsync.store.deletions.requests import CODES
-from cardsync.web.openapi.document import build
 
 _SILENT = text("""
     SELECT c.relname || coalesce('.' || a.attname, '')
@@ -50,18 +48,13 @@ def test_a_comment_names_each_value(engine: Engine, view: str, column: str, word
 
 
 @pytest.mark.parametrize(("column", "means"), [("change", CHANGE_MEANS), ("cause", CAUSE_MEANS)])
-def test_what_each_word_of_the_feed_means_stands_in_sql_in_the_page_for_consumers_and_in_the_description(
+def test_the_comments_of_the_feed_say_what_each_word_means(
     engine: Engine, column: str, means: Mapping[str, str]
 ) -> None:
+    """In the words of the page for consumers and of the API's description (``tests/web/test_description.py``)."""
     with engine.connect() as connection:
         said = connection.execute(_SAID, {"view": "registry.card_changes", "name": column}).scalar_one()
-    page = (Path(__file__).parents[2] / "docs" / "consumers.md").read_text(encoding="utf-8")
-    described = build("0")["components"]["schemas"][column.capitalize()]
-    assert described["enum"] == list(means)
-    for word, meaning in means.items():
-        assert f" {word}: {meaning.replace('`', '')}." in said
-        assert f"| `{word}` | {meaning} |" in page
-        assert f"`{word}`: {meaning}." in described["description"]
+    assert [w for w, meaning in means.items() if f" {w}: {meaning.replace('`', '')}." not in said] == []
 
 
 def test_the_feed_knows_no_other_changes(engine: Engine) -> None:
