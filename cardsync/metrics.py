@@ -110,7 +110,7 @@ RECONCILIATION_SECONDS: Final = Histogram(
 )
 _from_zero(RECONCILIATION_SECONDS, RECONCILIATION_OUTCOMES)
 CALLS: Final = Counter("cardsync_ottu_calls", "Calls to Ottu, by operation and outcome.", ["operation", "outcome"])
-OPERATIONS: Final = ("list", "list_agreement", "delete", "inquiry")
+OPERATIONS: Final = ("list", "list_agreement", "list_gateway", "delete", "inquiry")
 CALL_FAILURES: Final = tuple(sorted(error.__name__ for error, by_call in KINDS.items() if by_call))
 _from_zero(CALLS, [(operation, outcome) for operation in OPERATIONS for outcome in ("answered", *CALL_FAILURES)])
 _from_zero(CALLS, [("inquiry", "unknown")])

@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -135,19 +135,26 @@ class OttuClient:
         ``OttuFault``, ``InvalidAnswer``, ``CredentialsRefused``, ``OttuRejected``
         (``ListNotFound`` for 404), and what ``before_call`` raises.
         """
-        _check_customer(customer_id)
-        ottu, listing, calls = self._ottu[environment], Listing(customer_id), 0
-        with within(deadline_seconds):
-            while calls == 0 or listing.next is not None:
-                _check_time()
-                with within(self._counted_seconds):
-                    before_call()
-                    with _timed("list", LIST):
-                        content = _listed(_page(ottu, customer_id, listing))
-                listing.take(content)
-                calls += 1
-        cards = listing.complete()
-        return CardList(cards, calls, listing.oddities)
+        return self._pages("list", environment, customer_id, {}, deadline_seconds, before_call)
+
+    def list_gateway(
+        self,
+        environment: Environment,
+        customer_id: str,
+        pg_code: str,
+        *,
+        deadline_seconds: float,
+        before_call: Callable[[], None] = _unmetered,
+    ) -> CardList:
+        """Return a customer's cards of one payment gateway; calls Ottu once a page.
+
+        The list is filtered, so that it says nothing of cards of other gateways. Raises ``ValueError`` for an impossible id,
+        and what ``list_cards`` raises.
+        """
+        if not pg_code:
+            raise ValueError("a gateway's code must have a character")
+        only = {"pg_codes": [pg_code]}
+        return self._pages("list_gateway", environment, customer_id, only, deadline_seconds, before_call)
 
     def list_agreement(
         self,
@@ -176,6 +183,30 @@ class OttuClient:
         if listing.next is not None or len(cards) > 1:
             raise InvalidAnswer("the list filtered by an agreement has more than one card")
         return cards[0] if cards else None
+
+    def _pages(
+        self,
+        operation: str,
+        environment: Environment,
+        customer_id: str,
+        only: Mapping[str, list[str]],
+        deadline_seconds: float,
+        before_call: Callable[[], None],
+    ) -> CardList:
+        """Ask for all pages of one list; ``only`` is its filter, in the words of Ottu's API and of its SDK."""
+        _check_customer(customer_id)
+        ottu, listing, calls = self._ottu[environment], Listing(customer_id), 0
+        with within(deadline_seconds):
+            while calls == 0 or listing.next is not None:
+                _check_time()
+                with within(self._counted_seconds):
+                    before_call()
+                    with _timed(operation, LIST):
+                        content = _listed(_page(ottu, customer_id, listing, only))
+                listing.take(content)
+                calls += 1
+        cards = listing.complete()
+        return CardList(cards, calls, listing.oddities)
 
     def delete_card(
         self,
@@ -227,16 +258,16 @@ class OttuClient:
         self._http.close()
 
 
-def _page(ottu: QuietOttu, customer_id: str, listing: Listing) -> dict[str, Any]:
+def _page(ottu: QuietOttu, customer_id: str, listing: Listing, only: Mapping[str, list[str]]) -> dict[str, Any]:
     """Fetch the first page as the SDK does, a later one from the same path with paging parameters alone."""
     answer: dict[str, Any]
     if listing.next is None:
-        answer = ottu.cards.list(customer_id=customer_id)
+        answer = ottu.cards.list(customer_id=customer_id, **only)
     else:
         answer = ottu.send_request(
             path=f"{urls.USER_CARDS}?{listing.next.query}",
             method=HTTPMethod.POST,
-            json={"type": ottu.env_type, "customer_id": customer_id},
+            json={"type": ottu.env_type, "customer_id": customer_id, **only},
         ).as_dict()
     return answer
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from cardsync.core.agreements import CHARGES_KEPT, Agreement, Terms, cycle, next_charge
+from cardsync.core.agreements import CHARGES_KEPT, Agreement, Cycle, Terms, cycle, next_charge
 from cardsync.core.cards import Environment
 from cardsync.db import Answer, Transaction
 
@@ -26,7 +26,7 @@ PATIENCE_SECONDS: Final = 120
 
 _TERMS: Final = tuple(field.name for field in fields(Terms))
 _COLUMNS: Final = (
-    f"environment, agreement_id, {', '.join(_TERMS)}, charges, told_next_at, expected_at, "
+    f"environment, agreement_id, {', '.join(_TERMS)}, charges, told_next_at, expected_at, cycle_months, cycle_days, "
     "without_card_since IS NULL AS has_card, heard_no, coalesce(answered_no, 0) AS answered_no"
 )
 
@@ -45,7 +45,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A known agreement of one customer. ``expected_at`` is the next charge as it was written last.
+    """A known agreement of one customer. ``expected_at`` is the next charge as it was written last, and ``step`` its cycle.
 
     ``heard_no`` numbers the newest notification of it, and ``answered_no`` Ottu's newest answer about it; 0 if there is none.
     """
@@ -54,6 +54,7 @@ class Known:
     agreement_id: str
     agreement: Agreement
     expected_at: dt.datetime | None
+    step: Cycle | None
     has_card: bool
     heard_no: int
     answered_no: int
@@ -147,6 +148,7 @@ def _known(row: Any) -> Known:
         row.agreement_id,
         Agreement(terms, tuple(row.charges), row.told_next_at),
         row.expected_at,
+        None if row.cycle_days is None else Cycle(row.cycle_months, row.cycle_days),
         has_card=row.has_card,
         heard_no=row.heard_no,
         answered_no=row.answered_no,
@@ -164,13 +166,12 @@ _EXPECT = text("""
 
 
 def expect(connection: Transaction, known: Iterable[Known], *, now: dt.datetime) -> None:
-    """Write when each agreement is charged next, where that is another moment than is written."""
+    """Write when each agreement is charged next, where that is another moment, or another cycle, than is written."""
     changed = []
     for one in known:
-        expected = next_charge(one.agreement, after=now)
-        if expected == one.expected_at:
+        expected, step = next_charge(one.agreement, after=now), cycle(one.agreement)
+        if (expected, step) == (one.expected_at, one.step):
             continue
-        step = cycle(one.agreement)
         changed.append(
             {
                 "environment": one.environment,

@@ -42,6 +42,7 @@ What = Literal[
     "probation",
     "answer",
     "look",
+    "gateway",
     "kept_body",
     "relayed",
 ]
@@ -117,6 +118,12 @@ _BATCHES: Final = {
         DELETE FROM cardsync.requested_looks WHERE reconciliation_id = ANY(ARRAY(
             SELECT reconciliation_id FROM cardsync.requested_looks WHERE requested_at < {_OLD}
             ORDER BY requested_at LIMIT :limit
+        ))
+    """,
+    "gateway": f"""
+        DELETE FROM cardsync.gateway_asks WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM cardsync.gateway_asks WHERE wanted_at < {_OLD}
+            ORDER BY wanted_at LIMIT :limit FOR UPDATE SKIP LOCKED
         ))
     """,
     # A body goes once no delivery of it waits, and the last one ended that long ago; until then it is looked at again. Deliveries

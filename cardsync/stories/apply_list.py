@@ -91,7 +91,7 @@ class Listed:
 
     def remote(self, key: bytes) -> list[diff.RemoteCard]:
         """The cards of the list, with their fingerprints."""
-        return [_remote(card, self.ticket.environment, key) for card in self.answer.cards]
+        return [remote_card(card, self.ticket.environment, key) for card in self.answer.cards]
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +343,8 @@ def _look(
     )
 
 
-def _remote(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
+def remote_card(card: ListedCard, environment: Environment, key: bytes) -> diff.RemoteCard:
+    """The card as it is compared with what is known."""
     facts = card.facts.over(CardFacts(agreements=()))  # a card that names no agreement serves none
     fingerprint = card.token.fingerprint(key, environment)
     return diff.RemoteCard(fingerprint, card.token, facts, unsaid=card.unsaid, only_if_known=card.only_if_known)

@@ -236,8 +236,9 @@ def _judged(job: Claimed, end: Ended, jitter: float) -> claims.Ended:
 
 
 def _tried_again(job: Claimed, end: Ended, wait: float) -> claims.Ended:
-    asked = claims.asked_for(end.retry_after_seconds)
-    return claims.Ended(job.delivery_id, job.endpoint_id, job.attempt, "pending", wait, end.status, _why(end) + asked)
+    asked = end.retry_after_seconds
+    said = _why(end) + claims.asked_for(asked)
+    return claims.Ended(job.delivery_id, job.endpoint_id, job.attempt, "pending", wait, end.status, said, asked)
 
 
 def _why(end: Ended) -> str:

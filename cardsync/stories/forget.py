@@ -35,7 +35,9 @@ log = structlog.get_logger(__name__)
 
 # At most a fifth of one thread: there is a run every five seconds (workers.app). docs/performance.md says how much that clears.
 RUN_SECONDS: Final = 1.0
-PROBATION_DAYS: Final = 1  # of a customer that only a reader named, and that has no card
+PROBATION_DAYS: Final = (
+    1  # of a customer that only a reader named, and that has no card; of a gateway after its last reader
+)
 REPEATED_DAYS: Final = 7  # how long a request by API can be repeated or asked about: a client's retries last hours
 _PUT_OFF: Final = {what: Episode("forgetting_put_off") for what in WHATS}  # one line when it begins, one when it ends
 AUDIT_DAYS: Final = 400  # 200 rows a day: a year to compare with, and a month more for a late report
@@ -70,6 +72,7 @@ class ForgetPolicy:
                 "probation": PROBATION_DAYS,
                 "answer": REPEATED_DAYS,
                 "look": REPEATED_DAYS,
+                "gateway": PROBATION_DAYS,
                 "kept_body": settings.relay_keep_days,
                 "relayed": rows,
             },

@@ -40,10 +40,10 @@ def refresh(
     quota: CallQuota | None = None,
 ) -> Served:
     """Make the customer's cards as fresh as wanted, and wait for that if one of the ``places`` for waiting is free."""
-    return measured(lambda deadline: _serve(engine, wanted, bells, places, deadline, quota), wait_seconds)
+    return measured(lambda deadline: serve(engine, wanted, bells, places, deadline, quota), wait_seconds)
 
 
-def _serve(
+def serve(
     engine: Engine,
     wanted: Wanted,
     bells: Bells,
@@ -51,6 +51,7 @@ def _serve(
     deadline: float,
     quota: CallQuota | None,
 ) -> Served:
+    """As ``refresh``, until a deadline (of ``time.monotonic``), and not measured: ``refresh_gateway`` falls back on it."""
     with engine.connect() as connection:
         known = freshness.of(connection, wanted.environment, wanted.customer_id)
     if known is not None and is_of(known, oldest(known, wanted.max_age_seconds)):

@@ -118,6 +118,35 @@ def test_a_reader_of_an_agreement_that_was_never_notified_reads_through(system: 
     until(reads_through, "the reader gets the card")
 
 
+def test_a_reader_of_one_gateways_cards_is_served_by_that_gateways_list(system: System) -> None:
+    customer = system.customer()
+    for pg_code in ("gateway-one", "gateway-two"):
+        system.save_card(customer, pg_code=pg_code)
+    system.until_active(customer, cards=2)
+    key = system.key("cards:read")
+    asked = {"environment": ENVIRONMENT, "customer_id": customer, "pg_code": "gateway-one"}
+    listed_at = system.get("/v1/cards", key, **asked).json()["reconciled_at"]
+    # As if time had passed: the next look at the customer is not due, and its cool-down is over.
+    system.sql(
+        "UPDATE cardsync.customers SET reconciled_at = reconciled_at - interval '1 hour' WHERE customer_id = %s",
+        customer,
+    )
+
+    def serves() -> bool:  # on a slow machine the answer may come later than one reader waits
+        answer = system.get("/v1/cards", key, **asked, max_age=600).json()
+        return not answer["stale"] and [card["pg_code"] for card in answer["cards"]] == ["gateway-one"]
+
+    until(serves, "the reader gets the gateway's cards")
+    assert system.get("/v1/cards", key, **asked).json()["reconciled_at"] > listed_at
+    (row,) = system.sql(
+        "SELECT g.answered_no FROM cardsync.gateway_asks AS g JOIN cardsync.customers AS o ON o.id = g.customer"
+        " WHERE o.customer_id = %s AND g.pg_code = 'gateway-one'",
+        customer,
+    )
+    assert row["answered_no"] is not None
+    system.until_active(customer, cards=2)  # the other gateway's card stays
+
+
 def test_a_charge_that_billing_tells_of_lets_the_card_be_looked_at_before_the_next_one(system: System) -> None:
     customer, checkout = system.customer(), system.simulator.checkout
     agreement_id = f"agr-{customer}"

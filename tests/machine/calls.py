@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
-from cardsync.core.cards import CardFacts, Environment, Token
+from cardsync.core.cards import CardFacts, Environment, ListedCard, Token
 from cardsync.core.oddities import Oddity
 from cardsync.dev.simulator.world import Owner, World
 from cardsync.ottu import CardList, DeleteAnswer
@@ -63,6 +63,10 @@ class Ottu:
         self.troubled: dict[Owner, Fault] = {}  # what it answers to calls for one customer, while those for others work
         self.odd_cards: dict[tuple[Owner, str], OddEntry] = {}  # how it lists one card
         self._world, self._engine, self._clock, self._lease_seconds = world, engine, clock, lease_seconds
+        self.about_agreements: dict[
+            tuple[str, str], set[str]
+        ] = {}  # the tokens that Ottu named when asked about one alone
+        self.meanwhile: Callable[[], object] = lambda: None  # what happens during the next filtered list
         self._under_way: dict[int, tuple[Owner, float]] = {}  # ticket -> whose it is, and when its lease runs out
 
     def be_well(self) -> None:
@@ -91,6 +95,42 @@ class Ottu:
         good_until = BEGAN + dt.timedelta(seconds=until)
         self.answers[ticket.ticket_no] = Answer(owner, ticket.asked_at, good_until, cards, unsaid, oddities)
         return answer
+
+    def list_agreement(
+        self, environment: Environment, customer_id: str, agreement_id: str, *, before_call: Callable[[], None]
+    ) -> ListedCard | None:
+        """Answer which card an agreement is charged to, as its script says."""
+        owner = (environment, customer_id)
+        cards = self._filtered(owner, before_call, agreement_id=agreement_id).cards
+        assert len(cards) <= 1
+        self.about_agreements.setdefault((environment, agreement_id), set()).update(c.token.reveal() for c in cards)
+        return cards[0] if cards else None
+
+    def list_gateway(
+        self,
+        environment: Environment,
+        customer_id: str,
+        pg_code: str,
+        *,
+        deadline_seconds: float,
+        before_call: Callable[[], None],
+    ) -> CardList:
+        """Answer one gateway's cards, as its script says."""
+        return self._filtered((environment, customer_id), before_call, pg_codes=[pg_code])
+
+    def _filtered(self, owner: Owner, before_call: Callable[[], None], **only: Any) -> CardList:
+        """One list with a filter. ``meanwhile`` happens between Ottu's looking and its answer."""
+        script, self.script = self.script, Script()
+        before_call()
+        self._check_counted(owner)
+        if script.at == "before":
+            fail(script.fault)
+        listing = Listing(owner[1])
+        listing.take(self._world.list_cards(*owner, **only))
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        fail(script.fault)
+        return CardList(listing.complete(), calls=1, oddities=listing.oddities)
 
     def delete_card(self, environment: Environment, customer_id: str, token: Token) -> DeleteAnswer:
         """Answer one deletion as its script says; an answer that says that nothing was done is true."""

@@ -130,6 +130,7 @@ class Watch:
     answers: Mapping[int, Answer]  # what Ottu listed, by the number of the ticket
     confirm_seconds: float
     deletes: Mapping[int, Delete]
+    links_by_lists: bool = True  # false where Ottu is asked about agreements alone: a link may come from such an answer
     last: Snapshot = field(default_factory=lambda: Snapshot(_NEVER, [], [], [], [], [], [], [], [], [], []))
     _receipts: ReceiptsWatch = field(init=False)
     _shown: dict[str, int] = field(default_factory=dict)  # card -> the newest believed list that showed it
@@ -154,7 +155,8 @@ class Watch:
             if believed:
                 assert now.at < self.answers[believed].good_until, "a list was believed after its ticket's lease"
             self._check_who_came_and_went(customer.id, cards, now, believed)
-        self._check_agreements(now)
+        if self.links_by_lists:
+            self._check_agreements(now)
         self.last = now
 
     def _check_believed(

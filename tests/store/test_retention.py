@@ -120,3 +120,17 @@ def test_ages_show_whether_forgetting_keeps_up(engine: Engine) -> None:
         found = retention.ages(connection)
     assert found.row_seconds == pytest.approx(9 * day, abs=60)
     assert found.content_seconds == pytest.approx(5 * day, abs=60)
+
+
+def test_a_gateway_is_forgotten_by_its_last_reader_also_while_it_is_due(engine: Engine) -> None:
+    customer = CustomerFactory().id
+    for pg_code, days in (("old", 2), ("older", 3), ("young", 0.5)):
+        change(
+            engine,
+            "INSERT INTO cardsync.gateway_asks (customer, pg_code, wanted_at, due_at) VALUES (:id, :code, :at, now())",
+            id=customer,
+            code=pg_code,
+            at=ago(days),
+        )
+    assert [forget(engine, "gateway", older_days=1, limit=1) for _ in range(3)] == [1, 1, 0]
+    assert one(engine, "SELECT pg_code FROM cardsync.gateway_asks").pg_code == "young"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from sqlalchemy import Engine, text
 
 from cardsync.core.cards import CARD_STATUSES
 from cardsync.core.deletion import STATUS
-from cardsync.core.feed import CAUSES, CHANGES
+from cardsync.core.feed import CAUSE_MEANS, CAUSES, CHANGE_MEANS, CHANGES
 from cardsync.store.deletions.requests import CODES
 
 _SILENT = text("""
@@ -35,7 +35,7 @@ def test_every_view_and_every_column_of_it_has_a_comment(engine: Engine) -> None
     ("view", "column", "words"),
     [
         ("registry.card_changes", "change", CHANGES),
-        ("registry.card_changes", "cause", [c for c in CAUSES if c != "erasure"]),  # "a release may add some"
+        ("registry.card_changes", "cause", CAUSES),
         ("registry.cards", "status", CARD_STATUSES),
         ("registry.deletions", "status", tuple(set(STATUS.values()))),
         ("registry.deletions", "code", CODES),
@@ -45,6 +45,16 @@ def test_a_comment_names_each_value(engine: Engine, view: str, column: str, word
     with engine.connect() as connection:
         said = connection.execute(_SAID, {"view": view, "name": column}).scalar_one()
     assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(("column", "means"), [("change", CHANGE_MEANS), ("cause", CAUSE_MEANS)])
+def test_the_comments_of_the_feed_say_what_each_word_means(
+    engine: Engine, column: str, means: Mapping[str, str]
+) -> None:
+    """In the words of the page for consumers and of the API's description (``tests/web/test_description.py``)."""
+    with engine.connect() as connection:
+        said = connection.execute(_SAID, {"view": "registry.card_changes", "name": column}).scalar_one()
+    assert [w for w, meaning in means.items() if f" {w}: {meaning.replace('`', '')}." not in said] == []
 
 
 def test_the_feed_knows_no_other_changes(engine: Engine) -> None:

@@ -107,6 +107,9 @@ def test_all_cards_are_deleted_and_proved_and_then_nothing_names_the_person(
     settled = {"status": "ignored", "ignored_because": "no card", "token": None, "facts": null()}
     EventFactory(customer_id=PERSON, session_id="s" * 40, reference_number="r-2", **settled)
     bystander = make_card(CustomerFactory(), **PERSONAL)
+    shop.execute(
+        "INSERT INTO cardsync.gateway_asks (customer, pg_code) SELECT id, 'one' FROM cardsync.customers"
+    )  # that readers asked about
     begun = erase.begin(shop.web, Wish(PERSON, "support", "ticket 1"))
     assert len(begun.deletion_ids) == 2
     assert sorted(begun.customers) == sorted(person["customers"])
@@ -123,6 +126,8 @@ def test_all_cards_are_deleted_and_proved_and_then_nothing_names_the_person(
     assert shop.cards(PERSON) == {"(erased)": "removed"}
     (left,) = personal(shop)
     assert left.name_on_card == bystander.name_on_card
+    asked_about = shop.execute("SELECT customer FROM cardsync.gateway_asks")
+    assert [row.customer for row in asked_about] == [bystander.customer]
     events = shop.execute("SELECT * FROM cardsync.events WHERE customer_id = :id", id=PERSON)
     assert {e.status for e in events} == {"done", "ignored"}
     for event in events:

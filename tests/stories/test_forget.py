@@ -227,6 +227,13 @@ def test_a_batch_is_found_by_an_index(engine: Engine, what: What) -> None:
         )
         connection.execute(
             text("""
+                INSERT INTO cardsync.gateway_asks (customer, pg_code, wanted_at)
+                SELECT :customer, n::text, now() - n * interval '2 minutes' FROM generate_series(1, 22000) AS n
+            """),
+            {"customer": customer},
+        )
+        connection.execute(
+            text("""
                 INSERT INTO cardsync.signatures (signature_hash, first_seen, named_card)
                 SELECT sha256(convert_to(n::text, 'UTF8')), current_date - n / 10, true
                 FROM generate_series(1, 22000) AS n
@@ -256,7 +263,7 @@ def test_a_batch_is_found_by_an_index(engine: Engine, what: What) -> None:
             text(
                 "ANALYZE cardsync.events, cardsync.observations, cardsync.audits, "
                 "cardsync.repeated_signatures, cardsync.signatures, cardsync.inquiries, "
-                "cardsync.kept_bodies, cardsync.deliveries"
+                "cardsync.kept_bodies, cardsync.deliveries, cardsync.gateway_asks"
             )
         )
         statement = STATEMENTS[what].text

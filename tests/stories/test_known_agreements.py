@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cardsync.core.change_rate import BEFORE_A_CHARGE
+from cardsync.stories.note_charge import note_charge
 from tests import payloads
 from tests.stories.shop import KEYS, Shop, listed, receive
 
@@ -73,6 +74,18 @@ def test_a_charge_that_was_expected_is_shown_at_the_next_cycle_also_without_a_lo
     assert shown(shop).next_charge_at == before - dt.timedelta(days=35) + dt.timedelta(days=30)
     shop.execute("UPDATE cardsync.known_agreements SET expires_on = current_date - 1")
     assert shown(shop).next_charge_at is None
+
+
+def test_a_cycle_that_changes_before_a_charge_that_was_told_counts_from_that_charge(shop: Shop) -> None:
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))
+    first_payment(shop, n=1, cycle_interval_days=1)
+    told = shop.execute("SELECT clock_timestamp() + interval '9 days' AS at")[0].at
+    with shop.web.begin() as connection:
+        note_charge(connection, "sandbox", "A", charged_at=None, next_charge_at=told, lists=True)
+    first_payment(shop, n=2, cycle_interval_days=7)
+    assert shown(shop).next_charge_at == told
+    shop.execute("UPDATE cardsync.known_agreements SET expected_at = expected_at - interval '10 days'")  # it is over
+    assert shown(shop).next_charge_at == told - dt.timedelta(days=10) + dt.timedelta(days=7)
 
 
 def test_of_two_notifications_the_newer_says_what_it_says_and_the_older_the_rest(shop: Shop) -> None:

@@ -16,11 +16,12 @@ from sqlalchemy import Engine
 
 from cardsync.core.call_budget import Lane
 from cardsync.settings import Settings
-from cardsync.store import claims
+from cardsync.store import claims, gateway_asks
 from cardsync.store.deletions import transitions
 from cardsync.store.inbox import SETTLE_AT_ONCE
 from cardsync.stories.apply_queue import ApplyQueue
 from cardsync.stories.ask_agreement import AgreementLists
+from cardsync.stories.ask_gateway import AskGatewayPolicy, GatewayLists, ask_gateway, claim_gateways
 from cardsync.stories.claim import (
     REPEATS_AT_ONCE,
     REPEATS_REST_SECONDS,
@@ -42,7 +43,7 @@ RETRIES: Final[tuple[Lane, ...]] = ("retry",)
 ROUTINE: Final[tuple[Lane, ...]] = ("sweep", "audit", "repeat")
 
 
-class Ottu(Lists, Deletes, AgreementLists, Protocol):
+class Ottu(Lists, Deletes, AgreementLists, GatewayLists, Protocol):
     """The calls to Ottu about cards."""
 
 
@@ -93,6 +94,7 @@ def kinds(context: WorkerContext) -> list[Kind]:
         deletions,
         Kind("hints", hints_are_due, looks(*URGENT, hints=hints), kept=0.5),
         Kind("reads", claims.looks_are_due(READS), looks(*READS), kept=0.1),
+        Kind("gateways", gateway_asks.ARE_DUE, partial(_gateways, context)),
         Kind("retries", claims.looks_are_due(RETRIES), looks(*RETRIES)),
         Kind("routine", claims.looks_are_due(ROUTINE), looks(*ROUTINE), kept=0.05),
         repeats,
@@ -113,6 +115,16 @@ def _jobs(context: WorkerContext, lists: ReconcilePolicy, queue: ApplyQueue, cla
         ],
         wait_seconds=claimed.wait_seconds,
     )
+
+
+def _gateways(context: WorkerContext, most: int) -> Claim:
+    policy, ottu = AskGatewayPolicy.of(context.settings, context.fingerprint_key), context.ottu
+    assert ottu is not None
+    jobs = (
+        partial(ask_gateway, context.engine, ottu, ticket, policy, jitter=_jitter())
+        for ticket in claim_gateways(context.engine, policy, limit=most)
+    )
+    return Claim([guarded("ask_gateway", job) for job in jobs])
 
 
 def _deletions(context: WorkerContext, lists: ReconcilePolicy) -> Kind:

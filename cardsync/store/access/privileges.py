@@ -80,6 +80,11 @@ _RELATIONS: Final[Mapping[str, Rights]] = {
         ),
         WORKER: "SELECT, INSERT, UPDATE, DELETE",
     },
+    # The web notes readers' wishes to ask Ottu.
+    "cardsync.gateway_asks": {
+        WEB: "SELECT, INSERT (customer, pg_code, due_at), UPDATE (wanted_at, due_at)",
+        WORKER: "SELECT, UPDATE, DELETE",
+    },
     # Only `cardsync db upgrade` writes it.
     "cardsync.calendar": dict.fromkeys(PROCESSES, "SELECT"),
     "cardsync.signatures": {

@@ -254,6 +254,7 @@ _FORGET_KNOWN_AGREEMENTS = text("""
         SELECT FROM cardsync.agreements AS a WHERE a.environment = k.environment AND a.agreement_id = k.agreement_id
     )
 """)
+_FORGET_GATEWAYS = text("DELETE FROM cardsync.gateway_asks WHERE customer = ANY(:customers)")
 # What people wrote in their own words may name the person; who asked, and when, stays.
 _FORGET_REASONS = text("""
     UPDATE cardsync.deletions AS d SET reason = NULL FROM cardsync.cards AS c
@@ -272,7 +273,7 @@ _FORGET_EVENTS = text("""
 
 def forget(connection: Connection, erasure: Open, of: Sequence[int]) -> None:
     """Remove names, masked numbers, agreements, payments' references and kept bodies of one whose cards are removed."""
-    for statement in (_FORGET_CARDS, _FORGET_AGREEMENTS, _FORGET_KNOWN_AGREEMENTS, _FORGET_REASONS):
+    for statement in (_FORGET_CARDS, _FORGET_AGREEMENTS, _FORGET_KNOWN_AGREEMENTS, _FORGET_GATEWAYS, _FORGET_REASONS):
         connection.execute(statement, {"customers": list(of)})
     bodies.erase(connection, erasure.customer_id)
     connection.execute(_FORGET_EVENTS, {"environments": list(ENVIRONMENTS), "customer_id": erasure.customer_id})

@@ -47,7 +47,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of an attempt. ``wait_seconds`` is for one that is tried again."""
+    """What became of an attempt. ``wait_seconds`` is for one that is tried again; the endpoint asked for ``asked_seconds``."""
 
     delivery_id: int
     endpoint_id: uuid.UUID
@@ -56,6 +56,7 @@ class Ended:
     wait_seconds: float
     http_status: int | None
     error: str | None
+    asked_seconds: float | None = None
 
 
 _ANY = text("SELECT EXISTS (SELECT FROM cardsync.endpoints WHERE status = 'enabled')")
@@ -122,11 +123,12 @@ _SETTLE = text("""
     UPDATE cardsync.deliveries AS d
     SET status = e.status, claimed_until = NULL, last_status = e.http_status, last_error = e.error,
         due_at = clock_timestamp() + make_interval(secs => e.wait_seconds),
+        asked_until = clock_timestamp() + make_interval(secs => e.asked_seconds),
         finished_at = CASE WHEN e.status <> 'pending' THEN clock_timestamp() END
     FROM unnest(
         cast(:ids AS bigint[]), cast(:attempts AS integer[]), cast(:statuses AS text[]), cast(:waits AS float8[]),
-        cast(:http AS integer[]), cast(:errors AS text[])
-    ) AS e (delivery_id, attempt, status, wait_seconds, http_status, error)
+        cast(:http AS integer[]), cast(:errors AS text[]), cast(:asked AS float8[])
+    ) AS e (delivery_id, attempt, status, wait_seconds, http_status, error, asked_seconds)
     WHERE d.delivery_id = e.delivery_id AND d.status = 'pending' AND d.attempts = e.attempt
     RETURNING d.delivery_id
 """)
@@ -144,6 +146,7 @@ def settle(connection: Connection, ended: Sequence[Ended]) -> set[int]:
         "waits": [one.wait_seconds for one in ordered],
         "http": [one.http_status for one in ordered],
         "errors": [one.error for one in ordered],
+        "asked": [one.asked_seconds for one in ordered],
     }
     return set(connection.execute(_SETTLE, parameters).scalars())
 
@@ -206,19 +209,17 @@ def keep_breaker(
     connection.execute(_KEEP_BREAKER, parameters)
 
 
-# The wait that an endpoint asked for stands in the error of the try, in words: it is kept, counted from now.
+# The wait that an endpoint asked for is kept.
 _WAKE = text("""
     UPDATE cardsync.deliveries AS d SET due_at = woken.due_at
     FROM (
-        SELECT delivery_id, statement_timestamp() + longest.wait AS due_at
+        SELECT delivery_id, earliest.due_at
         FROM cardsync.deliveries AS w CROSS JOIN LATERAL (
-            SELECT make_interval(secs => greatest(
-                :longest, coalesce(substring(w.last_error FROM ', asked for ([0-9]{1,5}) s$'), '0')::float8
-            )) AS wait
-        ) AS longest
+            SELECT greatest(statement_timestamp() + make_interval(secs => :longest), w.asked_until) AS due_at
+        ) AS earliest
         WHERE w.endpoint_id = :endpoint_id AND w.status = 'pending' AND w.claimed_until IS NULL
           AND w.due_at > statement_timestamp() + make_interval(secs => :longest)
-          AND w.due_at > statement_timestamp() + longest.wait
+          AND w.due_at > earliest.due_at
           AND w.made_at > coalesce(cast(:made_after AS timestamptz) - make_interval(secs => :margin), '-infinity')
         ORDER BY w.due_at LIMIT :limit FOR UPDATE OF w SKIP LOCKED
     ) AS woken
@@ -227,7 +228,7 @@ _WAKE = text("""
 
 
 def asked_for(seconds: float | None) -> str:
-    """How the error of a try says that the endpoint asked for a wait (``Retry-After``); empty if it did not."""
+    """How the error of a try tells people that the endpoint asked for a wait (``Retry-After``); empty if it did not."""
     return "" if not seconds else f", asked for {math.ceil(min(seconds, LONGEST_ASKED_SECONDS))} s"
 
 

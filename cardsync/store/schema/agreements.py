@@ -1,4 +1,4 @@
-"""The tables of agreements as Ottu has them, and of the merchant's calendar, as the migrations leave them.
+"""The tables of agreements, of questions about gateways, and of the merchant's calendar, as the migrations leave them.
 
 They stand beside those of ``store.schema.registry``.
 """
@@ -65,5 +65,31 @@ class KnownAgreementRow(Base):
     lease_until: Mapped[dt.datetime | None]
     due_at: Mapped[dt.datetime | None]
     lane: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    last_error: Mapped[str | None]
+
+
+class GatewayAskRow(Base):
+    """A payment gateway of a customer that a reader asked about: its question to Ottu, and as of when its cards are known."""
+
+    __tablename__ = "gateway_asks"
+    __table_args__ = (
+        Index("gateway_asks_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("gateway_asks_wanted", "wanted_at"),
+        {"schema": SCHEMA},
+    )
+
+    customer: Mapped[int] = mapped_column(
+        ForeignKey(f"{SCHEMA}.customers.id", name="gateway_asks_customer_fkey", ondelete="CASCADE"), primary_key=True
+    )
+    pg_code: Mapped[str] = mapped_column(primary_key=True)
+    wanted_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    due_at: Mapped[dt.datetime | None]
+    not_before: Mapped[dt.datetime | None]
+    ticket_no: Mapped[int | None]
+    asked_at: Mapped[dt.datetime | None]
+    lease_until: Mapped[dt.datetime | None]
+    answered_no: Mapped[int | None]
+    answered_at: Mapped[dt.datetime | None]
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     last_error: Mapped[str | None]

@@ -96,3 +96,4 @@ class DeliveryRow(Base):
     finished_at: Mapped[dt.datetime | None]
     last_status: Mapped[int | None] = mapped_column(Integer)
     last_error: Mapped[str | None]
+    asked_until: Mapped[dt.datetime | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -12,10 +13,10 @@ from sqlalchemy import Connection
 
 from cardsync import metrics
 from cardsync.errors import NotFound
-from cardsync.store import registry
+from cardsync.store import gateway_asks, registry
 from cardsync.store.access import token_reads
 from cardsync.store.registry import RegisteredCard
-from cardsync.stories import refresh, refresh_agreement
+from cardsync.stories import refresh, refresh_agreement, refresh_gateway
 from cardsync.web import headers
 from cardsync.web.api import changes, customers, deletions, lifecycle, operations, schemas
 from cardsync.web.api.auth import call_quota, caller, may_read_tokens, rate_limit_headers, requires
@@ -40,7 +41,7 @@ def list_cards() -> Response:
     stale = query.max_age is not None and not _freshen(query, query.max_age)
     with services().engine.begin() as connection:
         # Freshness is read first, so that the cards are at least as fresh as the answer says.
-        reconciled_at = registry.reconciled_at(connection, query.environment, query.customer_id)
+        reconciled_at = _known_as_of(connection, query)
         cards = registry.cards_of_customer(
             connection,
             query.environment,
@@ -101,9 +102,24 @@ def _freshen(query: schemas.CardsQuery, max_age_seconds: int) -> bool:
     here = services()
     if here.settings.ottu_cards_api == "unavailable":
         return False
-    wanted = refresh.Wanted(query.environment, query.customer_id, max_age_seconds)
-    served = refresh.refresh(here.engine, wanted, bells=here.bells, places=here.waiting_readers, quota=call_quota())
+    of_whom = query.environment, query.customer_id
+    if query.only_gateway is not None:
+        one = refresh_gateway.WantedGateway(*of_whom, query.only_gateway, max_age_seconds)
+        served = refresh_gateway.refresh_gateway(
+            here.engine, one, bells=here.bells, places=here.waiting_readers, quota=call_quota()
+        )
+    else:
+        wanted = refresh.Wanted(*of_whom, max_age_seconds)
+        served = refresh.refresh(here.engine, wanted, bells=here.bells, places=here.waiting_readers, quota=call_quota())
     return served in ("fresh", "waited")
+
+
+def _known_as_of(connection: Connection, query: schemas.CardsQuery) -> dt.datetime | None:
+    """When the newest believed list was asked for, which may be one of the only gateway that is asked for."""
+    if query.only_gateway is None:
+        return registry.reconciled_at(connection, query.environment, query.customer_id)
+    known = gateway_asks.freshness(connection, query.environment, query.customer_id, query.only_gateway)
+    return None if known is None else known.as_of
 
 
 def _with_tokens(connection: Connection, cards: Sequence[RegisteredCard]) -> list[RegisteredCard]:

@@ -89,9 +89,15 @@ class CardsQuery(Input):
         Annotated[int, Field(ge=0, le=MAX_AGE_MAX), BeforeValidator(digits)] | None,
         Field(
             description="In seconds. If the customer was last reconciled longer ago, that is done first, within a few "
-            "seconds; if it cannot be, what is known is returned with `stale: true`."
+            "seconds; if it cannot be, what is known is returned with `stale: true`. With `pg_code`, and for active cards alone, "
+            "Ottu may be asked for this gateway's cards alone; `reconciled_at` is then when that was."
         ),
     ] = None
+
+    @property
+    def only_gateway(self) -> str | None:
+        """The gateway, if a list filtered by it can serve this query: such a list says nothing of cards that are not active."""
+        return self.pg_code if self.statuses() == ("active",) else None
 
     def statuses(self) -> tuple[cards.CardStatus, ...]:
         """The wanted states."""
