@@ -94,10 +94,26 @@ COMMENT ON COLUMN registry.feed_epochs.before_seq IS 'The last number of the epo
 COMMENT ON COLUMN registry.feed_epochs.after_seq IS
     'Its own numbers are higher than this one. Numbers between the two were never given here: they are of changes that are gone.';
 """
+# A view loses no column but with itself, and with itself its comments.
 BEFORE = f"""
-DROP VIEW registry.feed_epochs;
-DROP VIEW registry.card_changes;
-CREATE VIEW registry.card_changes AS {_VIEW.format(more="")};
+DO $do$
+DECLARE
+    said jsonb;
+    one record;
+BEGIN
+    SELECT jsonb_object_agg(a.attname, col_description(a.attrelid, a.attnum)) INTO said
+    FROM pg_attribute AS a
+    WHERE a.attrelid = 'registry.card_changes'::regclass AND a.attnum > 0 AND a.attname NOT IN ('epoch', 'seq');
+    DROP VIEW registry.feed_epochs;
+    DROP VIEW registry.card_changes;
+    CREATE VIEW registry.card_changes AS {_VIEW.format(more="")};
+    FOR one IN SELECT * FROM jsonb_each_text(said) LOOP
+        EXECUTE format('COMMENT ON COLUMN registry.card_changes.%I IS %L', one.key, one.value);
+    END LOOP;
+END
+$do$;
+COMMENT ON COLUMN registry.card_changes.seq IS
+    'Its number: without gaps, in commit order. Keep the last one that you handled.';
 COMMENT ON VIEW registry.card_changes IS
     'Append-only, without gaps, in commit order: poll WHERE seq > last ORDER BY seq; LISTEN registry_card_changes.';
 GRANT SELECT ON registry.card_changes TO cardsync_reader, cardsync_charger, cardsync_deleter, cardsync_web, cardsync_worker,
