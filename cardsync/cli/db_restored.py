@@ -73,6 +73,7 @@ def _say_what_next(begun: Begun, *, done: bool) -> None:
         "cardsync keys list; revoke what was revoked since; then: cardsync keys release --all": begun.keys_held,
         "cardsync endpoints list; remove or enable each one": begun.endpoints_held,
         "cardsync operators invite each one who may still sign in": begun.operators_disabled,
+        "ask again in the console for what was cancelled there": begun.operations_cancelled,
         "cardsync deletions list --status pending; replay or cancel each one": begun.deletions_held,
         "cardsync erasures import FILE, with the newest export": True,
         "cardsync customers erase each person again whose erasure is held, if it is still wanted": begun.erasures_held,

@@ -25,6 +25,7 @@ class Begun:
     keys_held: int
     endpoints_held: int
     operators_disabled: int
+    operations_cancelled: int
     deletions_held: int
     erasures_held: int
 
@@ -37,6 +38,7 @@ def begin_epoch(engine: Engine, *, restored_to: dt.datetime | None, by: str, reh
         erasures = restores.hold_erasures(connection, until)
         keys = restores.hold_keys(connection, until)
         endpoints = restores.hold_endpoints(connection, until)
+        operations = restores.cancel_operations(connection, until)
         operators = restores.hold_operators(connection, until, by=by)
         epoch = restores.begin_epoch(connection, restored_to)
         if rehearse:
@@ -51,6 +53,7 @@ def begin_epoch(engine: Engine, *, restored_to: dt.datetime | None, by: str, reh
         keys_held=keys,
         endpoints_held=endpoints,
         operators_disabled=operators,
+        operations_cancelled=operations,
         deletions_held=deletions,
         erasures_held=erasures,
     )

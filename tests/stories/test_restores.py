@@ -17,18 +17,21 @@ import pytest
 from sqlalchemy import Engine, text
 
 from cardsync import db
+from cardsync.core.brake import Limits
 from cardsync.core.deletion import HELD_SINCE_RESTORE
 from cardsync.core.erasure_receipt import Receipt
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.store import feed
 from cardsync.store.access import keys, privileges, roles
-from cardsync.store.console import operators
+from cardsync.store.console import journal, operations, operators, sessions
+from cardsync.store.console.actions import Act
 from cardsync.store.deletions import askers, erasures_again, receipts, requests
 from cardsync.store.deliveries import batches, endpoints
 from cardsync.store.ops import replication, restores
 from cardsync.stories import endpoints as endpoint_stories
 from cardsync.stories import erase
 from cardsync.stories.begin_epoch import Begun, begin_epoch
+from cardsync.stories.carry_out import carry_out
 from cardsync.stories.endpoints import NewEndpoint
 from cardsync.stories.erase_again import erase_again
 from tests.factories import RING
@@ -290,6 +293,30 @@ def test_operators_are_signed_out_and_come_in_by_a_new_invitation_alone(
         operators.invite(connection, one.name, "viewer", operators.new_secret(), by="test")
         (one,) = operators.listing(connection)
         assert one.disabled_at is None
+
+
+def test_what_an_operator_asked_for_in_the_console_is_not_done_a_second_time(
+    back_up: Callable[[], Restore], shop: DeletingShop
+) -> None:
+    shop.stock(T1)
+    link, secret = operators.new_secret(), b"a session's secret of 32 bytes.."
+    with shop.engine.begin() as connection:
+        operators.invite(connection, "Amal", "admin", link, by="test")
+        sessions.open_by_link(connection, link, secret, came_from=None)
+        asked_for = operations.ask(connection, Act(secret, "192.0.2.1", uuid.uuid4()), "erase", "cust-1")
+    again = back_up()()
+    assert begin(again).operations_cancelled == 1
+    with again.engine.begin() as connection:
+        operators.invite(connection, "Amal", "admin", operators.new_secret(), by="test")
+    while carry_out(again.worker, Limits(0.15, 25), RING):
+        pass
+    again.work_for(60)
+    with again.engine.connect() as connection:
+        found = operations.show(connection, asked_for)
+        assert found is not None
+        assert (found.status, found.error) == ("cancelled", "a backup was restored")
+        assert journal.verify(connection).broken_at is None
+    assert (statuses(again), again.desk.statuses) == ("active", [])
 
 
 def was_done_since(shop: DeletingShop, deletion: uuid.UUID) -> None:

@@ -86,6 +86,19 @@ _HOLD_ENDPOINTS = text("""
 """)
 
 
+# What operators asked for in the console and workers had not ended: it may have been done since, or cancelled.
+_CANCEL_OPERATIONS = text("""
+    SELECT count(cardsync.finish_operation(operation_id, 'cancelled', 'a backup was restored'))
+    FROM cardsync.operations WHERE status = 'running' AND asked_at <= :until
+""")
+
+
+def cancel_operations(connection: Connection, until: dt.datetime) -> int:
+    """Cancel what operators asked for until then and no worker has ended; return their number."""
+    cancelled: int = connection.execute(_CANCEL_OPERATIONS, {"until": until}).scalar_one()
+    return cancelled
+
+
 def hold_keys(connection: Connection, until: dt.datetime) -> int:
     """Hold the valid keys that were made until then; return their number."""
     return connection.execute(_HOLD_KEYS, {"until": until}).rowcount
