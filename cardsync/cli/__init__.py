@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "dev": _Entry("dev", "Run everything on this machine, with embedded services."),
     "doctor": _Entry("doctor", "Check settings, services and credentials; say what to do."),
     "endpoints": _Entry("endpoints", "Add or change endpoints, which get notifications or changes."),
+    "erasures": _Entry("erasures", "Export receipts of erasures, or erase again after a restore."),
     "events": _Entry("events", "List, show or replay notifications."),
     "explain": _Entry("explain", "Explain a card's current status."),
     "health": _Entry("health", "Tell whether this host's worker or beat is at work."),

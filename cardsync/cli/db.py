@@ -12,7 +12,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync import db as database
-from cardsync.cli import console, db_rights
+from cardsync.cli import console, db_restored, db_rights
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 from cardsync.store import calendar
@@ -145,3 +145,4 @@ db.add_command(db_rights.grant)
 db.add_command(db_rights.make_roles)
 db.add_command(db_rights.close)
 db.add_command(db_rights.publish)
+db.add_command(db_restored.restored)

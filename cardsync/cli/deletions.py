@@ -136,7 +136,10 @@ def show(deletion_id: uuid.UUID, as_json: bool) -> None:
 @deletions.command()
 @click.argument("deletion_id", type=click.UUID)
 def replay(deletion_id: uuid.UUID) -> None:
-    """Open a failed or blocked deletion again. A running worker takes it up within seconds."""
+    """Open a failed or blocked deletion again, or let go one that is held since a restore.
+
+    A running worker takes it up within seconds.
+    """
     with console.engine(console.load("database")) as engine, engine.begin() as connection:
         deletion = _find(connection, deletion_id)
         opened = store.replay(connection, deletion_id)
@@ -148,7 +151,7 @@ def replay(deletion_id: uuid.UUID) -> None:
 @deletions.command()
 @click.argument("deletion_id", type=click.UUID)
 def cancel(deletion_id: uuid.UUID) -> None:
-    """End a deletion for which Ottu was not called yet; its card is active again."""
+    """End a deletion for which Ottu was not called yet, or that is held since a restore; its card is active again."""
     with console.engine(console.load("database")) as engine, engine.begin() as connection:
         deletion = _find(connection, deletion_id)
         cancelled = store.cancel(connection, deletion_id, by=console.os_user())

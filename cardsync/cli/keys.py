@@ -17,7 +17,7 @@ from cardsync.store.access import token_reads
 READ_COLUMNS: Final = ("at", "key_id", "name", "card_id")
 COLUMNS: Final = (
     *("key_id", "name", "owner", "prefix", "scopes", "calls_per_day", "requests_per_second"),
-    *("created_at", "last_used_at", "expires_at", "revoked_at"),
+    *("created_at", "last_used_at", "expires_at", "revoked_at", "held_at"),
 )
 
 
@@ -34,7 +34,7 @@ def check_name(_: click.Context, __: click.Parameter, name: str | None) -> str |
 
 @click.group()
 def keys() -> None:
-    """Create, list, rotate or revoke keys of the HTTP API; list the tokens that they read."""
+    """Create, list, rotate, revoke or release keys of the HTTP API; list the tokens that they read."""
 
 
 @keys.command()
@@ -130,6 +130,23 @@ def revoke(key_id: uuid.UUID) -> None:
     if not revoked:
         console.fail(f"there is no key {key_id}, or it is revoked already")
     click.echo(f"Key {key_id} is revoked.")
+
+
+@keys.command()
+@click.argument("key_ids", metavar="[KEY_ID]...", type=click.UUID, nargs=-1)
+@click.option("--all", "all_of_them", is_flag=True, help="All keys that are held.")
+def release(key_ids: tuple[uuid.UUID, ...], all_of_them: bool) -> None:
+    """Let keys work again that are held since a backup was restored (`cardsync db restored`).
+
+    First revoke those that were revoked after the backup was made: nothing in it says so.
+    """
+    if bool(key_ids) is all_of_them:
+        raise click.UsageError("name the keys, or say --all")
+    with console.engine(console.load("database")) as engine, engine.begin() as connection:
+        released = store.release(connection, None if all_of_them else key_ids)
+    if missing := [str(key_id) for key_id in key_ids if key_id not in released]:
+        console.fail(f"{len(released)} keys are released; {', '.join(missing)}: no such key is held")
+    click.echo(f"{len(released)} keys are released.")
 
 
 @keys.command()

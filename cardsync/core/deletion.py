@@ -17,7 +17,9 @@ asked for after the last call settles it**, and the phases say what is known unt
 What moves it: the call itself (``call_begins``, then one of four answers), a list (``listed``, ``listed_enough``, ``absent``), a
 list that could not be had (``unlisted``), time (``gave_up``), another card that takes the agreement over (``unlocked``), and an
 operator (``cancelled``, ``replayed``). One that the brake on requests holds is ``asked`` and never due, until an operator
-releases or cancels it.
+releases or cancels it. A restored backup brings back open deletions, and does not say what became of them since: the card may
+have been deleted, and saved again. Each of them is ``restored``: it is ``asked`` and never due until an operator replays or
+cancels it, and a list that lacks the card settles it as always.
 
 **While the card's fate is unknown it stays out of active.** From ``calling`` and ``proving`` no failure leads to ``failed``: if
 no list can be had, the deletion stays under way for as long as that lasts, its ``error`` and its receipt say why, and its card
@@ -61,6 +63,7 @@ Event = Literal[
     "cancelled",  # an operator does not want it, and nothing was called
     "unlocked",  # no agreement is charged to the card any more
     "replayed",  # an operator wants it tried again
+    "restored",  # it came back with a backup: what became of it since is not known
 ]
 
 TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
@@ -70,6 +73,8 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
         "absent": "done",
         "gave_up": "failed",
         "cancelled": "failed",
+        "replayed": "asked",
+        "restored": "asked",
     },
     "calling": {
         "said_gone": "proving",
@@ -80,6 +85,7 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
         "absent": "done",
         "unlisted": "calling",
         "gave_up": "failed",
+        "restored": "asked",
     },
     "proving": {
         "listed": "proving",
@@ -87,8 +93,16 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
         "absent": "done",
         "unlisted": "proving",
         "gave_up": "failed",
+        "restored": "asked",
     },
-    "refused": {"not_done": "asked", "listed": "blocked", "absent": "done", "unlisted": "refused", "gave_up": "failed"},
+    "refused": {
+        "not_done": "asked",
+        "listed": "blocked",
+        "absent": "done",
+        "unlisted": "refused",
+        "gave_up": "failed",
+        "restored": "asked",
+    },
     "blocked": {"unlocked": "asked", "replayed": "asked"},
     "failed": {"replayed": "asked"},
     "done": {},
@@ -102,6 +116,7 @@ STATUS: Final[Mapping[Phase, Status]] = {
     "blocked": "blocked",
     "failed": "failed",
 }
+HELD_SINCE_RESTORE: Final = "held: a backup was restored"  # the error of what an operator must decide
 OPEN: Final[tuple[Phase, ...]] = ("asked", "calling", "proving", "refused")
 
 # When to look again at a card that Ottu says is gone and still lists, in seconds after the call: a lag of seconds is found soon,

@@ -27,7 +27,7 @@ from cardsync.core import backoff
 
 Kind = Literal["notifications", "changes"]
 KINDS: Final[tuple[Kind, ...]] = ("notifications", "changes")
-DisabledBecause = Literal["operator", "gone", "failing"]
+DisabledBecause = Literal["operator", "gone", "failing", "restored"]
 Verdict = Literal["delivered", "gone", "failed"]
 
 FIRST_SECONDS: Final = 5.0

@@ -53,13 +53,16 @@ class Mark:
     system_identifier: int
     timeline: int
     evidence_no: int
+    epoch: int = 1  # of the feed; a file of the release before names none
 
     def went_back(self, now: Mark) -> bool:
-        """Whether what was committed up to this mark may be missing now: another system or timeline, or a lower number."""
+        """Whether what was committed up to this mark may be missing now: another system, timeline or
+        epoch of the feed, or a lower number."""
         return (
             now.system_identifier != self.system_identifier
             or now.timeline != self.timeline
             or now.evidence_no < self.evidence_no
+            or now.epoch != self.epoch
         )
 
 
@@ -128,7 +131,8 @@ class Ring:
         """The state of the server that was noted last; ``None`` if none was, or it cannot be read."""
         try:
             content = json.loads((self.folder / _MARK).read_bytes())
-            return Mark(int(content["system_identifier"]), int(content["timeline"]), int(content["evidence_no"]))
+            system, timeline = int(content["system_identifier"]), int(content["timeline"])
+            return Mark(system, timeline, int(content["evidence_no"]), int(content.get("epoch", 1)))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -139,6 +143,7 @@ class Ring:
             "system_identifier": str(mark.system_identifier),
             "timeline": mark.timeline,
             "evidence_no": mark.evidence_no,
+            "epoch": mark.epoch,
         }
         write_private(self.folder / _MARK, json.dumps(content))
 

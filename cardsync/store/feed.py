@@ -9,10 +9,48 @@ of ours to the same customer numbers the waiting ones first, so that the changes
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 from sqlalchemy import Connection, text
 
 _NUMBER = text("SELECT cardsync.number_changes()")
 _HEAD = text("SELECT seq FROM cardsync.feed_head")
+
+
+_PLACE = text("""
+    SELECT h.seq, e.epoch, e.after_seq, EXISTS (
+        SELECT FROM cardsync.feed_epochs AS g WHERE g.before_seq < :after AND g.after_seq > :after
+    ) AS is_lost
+    FROM cardsync.feed_head AS h CROSS JOIN (SELECT epoch, after_seq FROM cardsync.feed_epochs ORDER BY epoch DESC LIMIT 1) AS e
+""")
+
+# How many changes there are after the number ``e.cursor_seq``, without the numbers that a restored backup leapt over.
+BEHIND: Final = """
+    greatest(0, (SELECT seq FROM cardsync.feed_head) - e.cursor_seq - (
+        SELECT coalesce(sum(g.after_seq - greatest(g.before_seq, e.cursor_seq)), 0)
+        FROM cardsync.feed_epochs AS g WHERE g.after_seq > e.cursor_seq
+    ))::bigint
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the feed is: its newest number, the epoch that counts, and the number after which that one begins.
+
+    ``is_lost`` says of the number that was asked about that no change ever had it here: it is of changes that a restore took
+    back.
+    """
+
+    head: int
+    epoch: int
+    after_seq: int
+    is_lost: bool
+
+
+def place(connection: Connection, after: int = 0) -> Place:
+    """Say where the feed is, and what the number ``after`` is to it."""
+    return Place(*connection.execute(_PLACE, {"after": after}).one())
 
 
 def number_waiting(connection: Connection) -> int:

@@ -1,9 +1,9 @@
 """``bring_in``: when the server went back, the hints of the last minutes are stored again from this disk.
 
-A server went back where its timeline or its system changed (a standby took over, a backup was restored), or where the evidence
-numbers fell. Whether something is missing then cannot be told, so every hint of the ring goes through the spool once more: what
-is there already is recognised by its body's hash, and only what was lost becomes a row, and is rung for. Erasures hold as for all
-that waits on disk.
+A server went back where its timeline or its system changed (a standby took over, a backup was restored), where the evidence
+numbers fell, or where an operator said that a backup was restored (another epoch of the feed). Whether something is missing then
+cannot be told, so every hint of the ring goes through the spool once more: what is there already is recognised by its body's
+hash, and only what was lost becomes a row, and is rung for. Erasures hold as for all that waits on disk.
 
 One process of a folder at a time. The server's new state is noted last: a crash in between begins again, and changes nothing.
 """
@@ -47,7 +47,7 @@ class BringIn:
             state = replication.state(connection)
         if state is None:
             return None
-        now = Mark(state.system_identifier, state.timeline, state.evidence_no)
+        now = Mark(state.system_identifier, state.timeline, state.evidence_no, state.epoch)
         with self._ring.alone() as alone:
             if not alone:
                 return None

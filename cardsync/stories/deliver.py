@@ -178,7 +178,8 @@ def batch_body(batch: Batch, now: float) -> bytes:
     """A batch of changes as it is sent."""
     moment = dt.datetime.fromtimestamp(now, dt.UTC).isoformat(timespec="milliseconds")
     changes = [batches.as_json(change) for change in batch.changes]
-    content = {"type": "registry.changes", "timestamp": moment, "data": {"changes": changes, "head": batch.head}}
+    data = {"changes": changes, "head": batch.head, "epoch": batch.epoch}
+    content = {"type": "registry.changes", "timestamp": moment, "data": data}
     return json.dumps(content, ensure_ascii=False).encode()
 
 

@@ -118,6 +118,12 @@ _ALL: Final = (
         "The idempotency key came with another request before",
         "Use a new key for a new request. Send the first request's body again to get the first answer again.",
     ),
+    Kind(
+        "feed_restored",
+        HTTPStatus.GONE,
+        "A backup was restored: changes that the caller may have read are gone",
+        "Read the cards that you keep again. Then go on with the `after` and `epoch` that this answer names.",
+    ),
     Kind("card_removed", HTTPStatus.CONFLICT, "The card is removed already", "Nothing is left to be done."),
     Kind(
         "card_unconfirmed",
@@ -235,6 +241,7 @@ OF_STATUS: Final[Mapping[int, str]] = {
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",
+    410: "feed_restored",
     411: "length_required",
     413: "body_too_large",
     414: "uri_too_long",

@@ -103,10 +103,13 @@ class System:
 
     # Processes.
 
-    def start(self, kind: str, name: str | None = None, *, port: int | None = None, **settings: str) -> Process:
+    def start(
+        self, kind: str, name: str | None = None, *, port: int | None = None, drain_seconds: int = 0, **settings: str
+    ) -> Process:
         """Start one process; what serves is waited for until it answers. ``port`` is a further web server's."""
         name, port = name or kind, port or (self.console_port if kind == "console" else self.port)
-        options = {"web": ("--port", str(port), "--workers", str(self._web_workers)), "console": ("--port", str(port))}
+        web = ("--port", str(port), "--workers", str(self._web_workers), "--drain-seconds", str(drain_seconds))
+        options = {"web": web, "console": ("--port", str(port))}
         arguments = [kind, *options.get(kind, ())]
         given = {**self.settings, "CARDSYNC_DATABASE_URL": self._addresses[kind], **settings}
         process = Process(self.folder, name, arguments, self._with_secrets_in_files(name, given)).start()

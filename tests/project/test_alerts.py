@@ -22,6 +22,8 @@ FOLDER: Final = ROOT / "deploy/prometheus"
 DASHBOARDS: Final = ROOT / "deploy/grafana/dashboards"
 RUNBOOKS: Final = ROOT / "docs/runbooks"
 HEADINGS: Final = ["Symptom", "Metric", "What to do", "How to see that it is over"]
+# What a person begins, and no alert tells of. The index names each one.
+WITHOUT_AN_ALERT: Final = {"backup-restored.md"}
 # Prometheus's own, and what the rules record themselves.
 NOT_OURS: Final = {"up"}
 
@@ -68,7 +70,11 @@ def test_each_alert_is_made_to_fire_and_end_in_a_running_system() -> None:
 
 def test_each_alert_has_a_page_that_says_what_to_do_and_each_page_an_alert() -> None:
     pages = {alert["annotations"]["runbook"]: alert for alert in alerts()}
-    there = {str(page.relative_to(ROOT)) for page in RUNBOOKS.glob("*.md") if page.name != "README.md"}
+    there = {
+        str(page.relative_to(ROOT))
+        for page in RUNBOOKS.glob("*.md")
+        if page.name not in {"README.md"} | WITHOUT_AN_ALERT
+    }
     assert pages.keys() == there
     for page, alert in pages.items():
         said = (ROOT / page).read_text(encoding="utf-8")
@@ -83,6 +89,14 @@ def test_the_index_lists_each_alert() -> None:
     assert {name: f"docs/runbooks/{page}" for name, page in listed} == {
         alert["alert"]: alert["annotations"]["runbook"] for alert in alerts()
     }
+
+
+def test_the_index_names_each_page_without_an_alert_which_says_what_to_do() -> None:
+    index = (RUNBOOKS / "README.md").read_text(encoding="utf-8")
+    for page in WITHOUT_AN_ALERT:
+        assert f"({page})" in index
+        said = (RUNBOOKS / page).read_text(encoding="utf-8")
+        assert re.findall(r"^## (.*)$", said, re.MULTILINE) == [one for one in HEADINGS if one != "Metric"]
 
 
 def commands() -> list[tuple[str, str]]:

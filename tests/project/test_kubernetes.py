@@ -23,7 +23,7 @@ def objects() -> list[tuple[str, dict[str, Any]]]:
     return [
         (f"{file.relative_to(FOLDER)}: {one['kind']} {one['metadata']['name']}", one)
         for file in sorted(FOLDER.rglob("*.yaml"))
-        if file.name not in ("kustomization.yaml", "pod-monitor.yaml")
+        if file.name not in ("kustomization.yaml", "pod-monitor.yaml", "prometheus-rule.yaml")
         for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))
     ]
 
@@ -110,3 +110,32 @@ def test_only_settings_stand_in_the_overlay() -> None:
     overlay = yaml.safe_load((FOLDER / "overlays" / "production" / "kustomization.yaml").read_text(encoding="utf-8"))
     (settings,) = overlay["configMapGenerator"]
     assert {literal.partition("=")[0] for literal in settings["literals"]} <= set(NAMES.values())
+
+
+# What the definition of a PrometheusRule takes (monitoring.coreos.com/v1): each field, and the form of a duration.
+DURATION: Final = re.compile(
+    r"(0|(([0-9]+)y)?(([0-9]+)w)?(([0-9]+)d)?(([0-9]+)h)?(([0-9]+)m)?(([0-9]+)s)?(([0-9]+)ms)?)"
+)
+OF_A_GROUP: Final = {"name", "interval", "labels", "limit", "partial_response_strategy", "query_offset", "rules"}
+OF_A_RULE: Final = {"alert", "annotations", "expr", "for", "keep_firing_for", "labels", "record"}
+
+
+def test_the_operator_would_take_the_rules_which_are_those_of_prometheus() -> None:
+    rule = yaml.safe_load((FOLDER / "monitoring" / "prometheus-rule.yaml").read_text(encoding="utf-8"))
+    assert rule["spec"] == yaml.safe_load((FOLDER.parent / "prometheus" / "rules.yaml").read_text(encoding="utf-8"))
+    assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+    groups = rule["spec"]["groups"]
+    assert rule["spec"].keys() == {"groups"}
+    assert len({group["name"] for group in groups}) == len(groups) > 1
+    for group in groups:
+        assert group.keys() <= OF_A_GROUP
+        assert group["name"]
+        for one in group["rules"]:
+            assert one.keys() <= OF_A_RULE
+            assert isinstance(one["expr"], (str, int))
+            assert ("alert" in one) is not ("record" in one)
+            assert all(
+                isinstance(said, str) for kind in ("labels", "annotations") for said in one.get(kind, {}).values()
+            )
+            durations = [one[name] for name in ("for", "keep_firing_for") if name in one]
+            assert all(DURATION.fullmatch(duration) for duration in durations)

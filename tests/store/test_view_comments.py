@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
+from cardsync import db
 from cardsync.core.cards import CARD_STATUSES
 from cardsync.core.deletion import STATUS
 from cardsync.core.feed import CAUSE_MEANS, CAUSES, CHANGE_MEANS, CHANGES
@@ -63,3 +64,26 @@ def test_the_feed_knows_no_other_changes(engine: Engine) -> None:
             text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'card_changes_change_known'")
         ).scalar_one()
     assert [change for change in CHANGES if f"'{change}'" not in rule] == []
+
+
+def test_a_step_back_from_the_feeds_epochs_and_forth_again_loses_no_comment_and_no_right(
+    database_url: str, engine: Engine
+) -> None:
+    def rights(connection: Connection) -> list[tuple[str, ...]]:
+        held = text(
+            "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = 'registry'::regnamespace ORDER BY 1"
+        )
+        return [(row.relname, *sorted(row.relacl.strip("{}").split(","))) for row in connection.execute(held)]
+
+    with engine.connect() as connection:
+        before = rights(connection)
+    db.downgrade(database_url, "0035")
+    with engine.connect() as connection:
+        assert connection.execute(_SILENT).scalars().all() == []
+        feed = text("SELECT relname, relacl::text FROM pg_class WHERE oid = 'registry.card_changes'::regclass")
+        (row,) = connection.execute(feed)
+        assert (row.relname, *sorted(row.relacl.strip("{}").split(","))) in before
+    db.upgrade(database_url)
+    with engine.connect() as connection:
+        assert connection.execute(_SILENT).scalars().all() == []
+        assert rights(connection) == before

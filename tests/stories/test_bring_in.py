@@ -12,6 +12,7 @@ from sqlalchemy import text
 from cardsync.core.kept_bodies import KeptBody
 from cardsync.spool import Spool
 from cardsync.spool.ring import Ring
+from cardsync.stories.begin_epoch import begin_epoch
 from cardsync.stories.bring_in import BringIn
 from cardsync.stories.drain import Drained, drain
 from tests.factories import RING
@@ -80,3 +81,19 @@ def test_what_is_there_already_is_not_kept_once_more(
     set_all_down(spool, [hint(1)])
     assert drained() == Drained(drained=1)
     assert hints.size_bytes() == size_bytes
+
+
+def test_an_operators_word_that_a_backup_was_restored_brings_them_in(
+    shop: Shop, spool: Spool, hints: Ring, drained: Callable[[], Drained]
+) -> None:
+    bring_in = BringIn(shop.ingest, hints, spool)
+    set_all_down(spool, [hint(1), hint(2)])
+    assert drained().fresh == 2
+    assert bring_in.look(drained) is None
+    before = rows(shop)
+    with shop.engine.begin() as connection:
+        connection.execute(text("DELETE FROM cardsync.events"))
+    begin_epoch(shop.engine, restored_to=None, by="operator")  # the evidence numbers rise, on the same server
+    assert bring_in.look(drained) == 2
+    assert rows(shop) == before
+    assert bring_in.look(drained) is None

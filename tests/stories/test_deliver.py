@@ -427,10 +427,13 @@ def test_changes_arrive_in_order_without_gaps_in_batches(shop: Shop, courier: Co
     first = receiver.received[0]
     assert first.message_id == f"{added.endpoint_id}-1-{BATCH}"
     assert first.content["type"] == "registry.changes"
-    assert first.content["data"]["head"] == head
+    assert (first.content["data"]["head"], first.content["data"]["epoch"]) == (head, 1)
     (row,) = shop.execute("SELECT * FROM registry.card_changes WHERE seq = 1")
     assert first.content["data"]["changes"][0] == {
-        **{name: getattr(row, name) for name in ("seq", "environment", "customer_id", "change", "fields", "cause")},
+        **{
+            name: getattr(row, name)
+            for name in ("seq", "environment", "customer_id", "change", "fields", "cause", "epoch")
+        },
         "at": row.at.isoformat(),
         "card_id": str(row.card_id),
     }

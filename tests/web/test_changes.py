@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import Client
 
+from cardsync.store.access import keys
+from cardsync.stories.begin_epoch import begin_epoch
 from cardsync.web.api.change_schemas import CardChange
 from cardsync.web.long_polls import LongPolls
 from tests.waiting import until
@@ -42,7 +44,7 @@ def test_changes_come_in_order_without_gaps_page_by_page(client: FlaskClient, en
     assert page is not None
     assert page["next_after"] == after
     assert [one["seq"] for one in seen] == [row["seq"] for row in rows_of(engine)]
-    assert set(seen[0]) == {"seq", "at", "card_id", "environment", "customer_id", "change", "fields", "cause"}
+    assert set(seen[0]) == {"seq", "at", "card_id", "environment", "customer_id", "change", "fields", "cause", "epoch"}
 
 
 @pytest.mark.parametrize(
@@ -66,12 +68,12 @@ def test_a_wait_ends_with_the_next_change_and_holds_no_thread(
     def ask(wait: int) -> Any:
         return Client(served).get(f"/v1/changes?after=0&wait={wait}", headers=headers).json
 
-    assert ask(0) == {"changes": [], "next_after": 0, "head": 0}
+    assert ask(0) == {"changes": [], "next_after": 0, "head": 0, "epoch": 1}
     polls = served._dispatcher._polls
     with ThreadPoolExecutor(20) as callers:
         asked = [callers.submit(ask, 30) for _ in range(20)]
         until(lambda: polls._waiting == 20, "twenty wait")
-        assert ask(0) == {"changes": [], "next_after": 0, "head": 0}  # the one thread is free
+        assert ask(0) == {"changes": [], "next_after": 0, "head": 0, "epoch": 1}  # the one thread is free
         add_card(engine)
         answers = [one.result(60) for one in asked]
     assert all(answer["changes"] and answer["next_after"] == answer["head"] for answer in answers)
@@ -80,7 +82,7 @@ def test_a_wait_ends_with_the_next_change_and_holds_no_thread(
 
 def test_a_wait_ends_empty_when_its_time_is_over(make_app: Callable[..., Flask], bearer: Bearer) -> None:
     answer = Client(Served(make_app())).get("/v1/changes?after=0&wait=1", headers=bearer("cards:read"))
-    assert (answer.status_code, answer.json) == (200, {"changes": [], "next_after": 0, "head": 0})
+    assert (answer.status_code, answer.json) == (200, {"changes": [], "next_after": 0, "head": 0, "epoch": 1})
 
 
 def test_beyond_its_places_a_wait_is_refused_and_a_question_is_answered(
@@ -109,6 +111,7 @@ def test_under_another_server_the_answer_comes_at_once(client: FlaskClient, bear
         "changes": [],
         "next_after": 0,
         "head": 0,
+        "epoch": 1,
     }
 
 
@@ -125,6 +128,44 @@ def test_while_the_database_is_away_a_wait_ends_with_its_time() -> None:
 
 def test_a_change_with_a_word_of_another_release_is_shown_as_it_is() -> None:
     row = {"seq": 1, "at": "2027-01-01T00:00:00Z", "card_id": "6f1f2d0e-6a43-4d0c-9a54-0d6ce7f2f7aa"}
-    whose = {"environment": "sandbox", "customer_id": "c", "fields": []}
+    whose = {"environment": "sandbox", "customer_id": "c", "fields": [], "epoch": 1}
     shown = CardChange.model_validate({**row, **whose, "change": "renamed", "cause": "telepathy"})
     assert (shown.change, shown.cause) == ("renamed", "telepathy")
+
+
+def test_a_number_of_a_lost_future_and_an_ended_epoch_get_410_with_where_to_go_on(
+    client: FlaskClient, engine: Engine, bearer: Bearer
+) -> None:
+    add_card(engine)
+    headers = bearer("cards:read")
+    page = client.get("/v1/changes?after=0&epoch=1", headers=headers).json or {}
+    assert (page["epoch"], page["head"], [one["epoch"] for one in page["changes"]]) == (1, 1, [1])
+    begun = begin_epoch(engine, restored_to=None, by="operator")
+    headers = bearer("cards:read")  # those from before are held
+    for query in (
+        "after=7",
+        "after=7&wait=30",
+        "after=1&epoch=1",
+        f"after={begun.after_seq}&epoch=1",
+        "after=0&epoch=99",
+    ):
+        refused = client.get(f"/v1/changes?{query}", headers=headers)
+        told = refused.json or {}
+        assert (refused.status_code, told["code"]) == (410, "feed_restored")
+        assert (told["epoch"], told["after"]) == (begun.epoch, begun.after_seq)
+    add_card(engine, token="tok-fake-0002")
+    page = client.get(f"/v1/changes?after={told['after']}&epoch={told['epoch']}", headers=headers).json or {}
+    assert [(one["seq"], one["epoch"]) for one in page["changes"]] == [(begun.after_seq + 1, begun.epoch)]
+    # One that was only behind, and names no epoch, gets all there is.
+    page = client.get("/v1/changes?after=0", headers=headers).json or {}
+    assert [one["seq"] for one in page["changes"]] == [1, begun.after_seq + 1]
+
+
+def test_a_key_that_is_held_since_a_restore_opens_nothing(client: FlaskClient, engine: Engine, bearer: Bearer) -> None:
+    headers = bearer("cards:read")
+    assert client.get("/v1/changes?after=0", headers=headers).status_code == 200
+    begin_epoch(engine, restored_to=None, by="operator")
+    assert client.get("/v1/changes?after=0", headers=headers).status_code == 401
+    with engine.begin() as connection:
+        keys.release(connection)
+    assert client.get("/v1/changes?after=0", headers=headers).status_code == 200

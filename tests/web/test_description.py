@@ -105,6 +105,8 @@ def test_what_is_answered_is_what_is_described(
     def call(case: Case[Any]) -> None:
         # No schema says "looks like a full card number"; its refusal has tests of its own.
         assume(not (isinstance(case.body, dict) and looks_like_full_number(str(case.body.get("reason")))))
+        if mode is GenerationMode.POSITIVE and "epoch" in (case.query or {}):
+            case.query["epoch"] = 1  # no schema says which one counts; 410 has tests of its own
         case.call_and_validate(headers=headers)
 
     try:

@@ -29,6 +29,7 @@ from cardsync.cli.doctor import (
     logins,
     ottu,
     processes,
+    restored,
     room,
     setup,
     tokens,
@@ -146,6 +147,7 @@ def _checks(offline: bool, process: str | None) -> Iterator[Check]:
             yield setup.time_zone(engine, loaded)
             yield setup.notifications(engine, loaded)
             yield from endpoints.lags(engine)
+            yield from restored.held(engine)
             yield from ottu.odd(engine)
             yield ottu.drift(engine, loaded)
             yield ottu.answers(engine, loaded, offline)

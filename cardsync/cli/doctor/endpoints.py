@@ -40,6 +40,9 @@ def _of(one: Endpoint, now: dt.datetime) -> Check | None:
     if one.status == "disabled":
         if one.disabled_because == "operator":
             return Check("endpoints", "warning", f"{one.name} is disabled by an operator{waits}", _enable(one))
+        if one.disabled_because == "restored":
+            found = f"{one.name} is held since a backup was restored: somebody may have removed it since{waits}"
+            return Check("endpoints", "warning", found, f"if it is still wanted: cardsync endpoints enable {one.name}")
         why = "it answered 410" if one.disabled_because == "gone" else "it failed for five days"
         return Check("endpoints", "warning", f"{one.name} is disabled, since {why}{waits}", _enable(one))
     is_late = one.oldest_pending_at is not None and now - one.oldest_pending_at > LATE

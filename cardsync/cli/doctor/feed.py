@@ -22,7 +22,8 @@ def went_back(engine: Engine, loaded: Settings) -> Iterator[Check]:
         found = feed_watch.WentBack("just now", before.seq, head)
     if found is not None:
         advice = (
-            "this is an older state of the database (a failover, a backup): let each consumer of registry.card_changes "
-            f"begin again after {found.found}, run cardsync reconcile --all, then remove {loaded.data_dir / feed_watch.FILE}"
+            "this is an older state of the database. After a backup: stop all processes and run cardsync db restored. After a "
+            f"failover: let each consumer of registry.card_changes begin again after {found.found}, and run cardsync reconcile "
+            f"--all. Then remove {loaded.data_dir / feed_watch.FILE}"
         )
         yield Check("feed", "warning", str(found), advice)

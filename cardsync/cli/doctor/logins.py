@@ -24,15 +24,20 @@ def roles_are_there(engine: Engine, prefix: str) -> Check:
             found = f"the server lacks {', '.join(missing)}, as after a restore into a fresh server"
             return Check("roles", "failed", found, "cardsync db upgrade makes them, and grants again")
         lacking = roles.lacking(connection, prefix)
+        settings = roles.lacking_settings(connection, prefix)
         strangers = roles.strangers(connection, prefix)
     if lacking:
         found = f"{len(lacking)} rights are not granted, among them {lacking[0]}"
         return Check("roles", "failed", found, "cardsync db upgrade grants them again")
+    if settings:
+        found = f"{len(settings)} settings of roles and logins are not as they must be, among them {settings[0]}"
+        advice = "cardsync db upgrade with --web-login, --worker-login and --console-login sets them again"
+        return Check("roles", "warning", found, advice)
     if strangers:
         found = f"others may come into the schemas: {', '.join(strangers)}"
         advice = "once no login of this deployment is a member: REVOKE ALL ON SCHEMA cardsync, registry FROM each"
         return Check("roles", "warning", found, advice)
-    return Check("roles", "ok", "the server has them, with their rights")
+    return Check("roles", "ok", "the server has them, with their rights and settings")
 
 
 def checks(engine: Engine) -> Iterator[Check]:

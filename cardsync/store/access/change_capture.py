@@ -36,6 +36,7 @@ SCHEMA: Final = "cardsync"
 # Of the tables, in the order in which they are printed. Views cannot be published, so these are the tables behind `registry`.
 PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
     "card_changes": ("seq", "at", "card_id", "customer", "change", "fields", "cause"),
+    "feed_epochs": ("epoch", "began_at", "restored_to", "before_seq", "after_seq"),
     "cards": (
         *("card_id", "customer", "status", "pg_code", "pg_name", "brand", "last4"),
         *("expiry_month", "expiry_year", "expires_on", "is_expired", "is_preferred", "cvv_required", "agreements"),

@@ -22,6 +22,7 @@ RELATIONS: Final[Mapping[str, str]] = {
     "cardsync.agreements": "SELECT",
     "cardsync.card_changes": "SELECT",
     "cardsync.feed_head": "SELECT",
+    "cardsync.feed_epochs": "SELECT",
     "cardsync.observations": "SELECT",
     "cardsync.audits": "SELECT",
     "cardsync.call_minutes": "SELECT",
@@ -36,7 +37,7 @@ RELATIONS: Final[Mapping[str, str]] = {
     "cardsync.brake_confirmations": "SELECT",
     "cardsync.api_keys": (
         "SELECT (key_id, name, scopes, created_at, revoked_at, owner, prefix, expires_at, replaced_at, "
-        "calls_per_day, requests_per_second)"
+        "calls_per_day, requests_per_second, held_at)"
     ),
     "cardsync.key_use": "SELECT",
     "cardsync.deletions": "SELECT",

@@ -6,6 +6,9 @@ too (``prefix``), so that a key found in a log can be told from the others; they
 A key belongs to an *owner*, by default its name. Idempotency keys and the brake on deletions go by the owner, which a rotation
 keeps. Rotation makes a new key of the same name, scopes and quotas; the old one goes on for 24 hours, so that a service can be
 given the new one without an outage, or until it is revoked.
+
+A restored backup brings revoked keys back. So every key of it is *held*: it is as good as revoked (``revoked_at``) until an
+operator releases it, and ``held_at`` says that this may be done.
 """
 
 from __future__ import annotations
@@ -83,6 +86,7 @@ class ListedKey:
     last_used_at: dt.datetime | None
     expires_at: dt.datetime | None
     revoked_at: dt.datetime | None
+    held_at: dt.datetime | None
 
 
 def new_key() -> str:
@@ -156,7 +160,7 @@ def find(connection: Connection, key_hash: bytes) -> ApiKey | None:
 
 _LIST = text("""
     SELECT key_id, name, coalesce(owner, name) AS owner, prefix, scopes, calls_per_day, requests_per_second, created_at,
-           last_used_at, expires_at, revoked_at
+           last_used_at, expires_at, revoked_at, held_at
     FROM cardsync.api_keys LEFT JOIN cardsync.key_use USING (key_id) ORDER BY created_at, key_id
 """)
 
@@ -168,13 +172,31 @@ def listing(connection: Connection) -> list[ListedKey]:
 
 
 _REVOKE = text("""
-    UPDATE cardsync.api_keys SET revoked_at = clock_timestamp() WHERE key_id = :key_id AND revoked_at IS NULL
+    UPDATE cardsync.api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp()), held_at = NULL
+    WHERE key_id = :key_id AND (revoked_at IS NULL OR held_at IS NOT NULL)
 """)
+_RELEASE = text("""
+    UPDATE cardsync.api_keys SET revoked_at = NULL, held_at = NULL
+    WHERE held_at IS NOT NULL AND (cast(:key_ids AS uuid[]) IS NULL OR key_id = ANY(:key_ids))
+    RETURNING key_id
+""")
+_COUNT_HELD = text("SELECT count(*) FROM cardsync.api_keys WHERE held_at IS NOT NULL")
 
 
 def revoke(connection: Connection, key_id: uuid.UUID) -> bool:
     """Revoke a key; false if there is no such key, or it was revoked before."""
     return connection.execute(_REVOKE, {"key_id": key_id}).rowcount == 1
+
+
+def release(connection: Connection, key_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
+    """Let these keys that are held since a restore work again, or all of them; return those that were held."""
+    return list(connection.execute(_RELEASE, {"key_ids": None if key_ids is None else list(key_ids)}).scalars())
+
+
+def count_held(connection: Connection) -> int:
+    """How many keys are held since a restore."""
+    held: int = connection.execute(_COUNT_HELD).scalar_one()
+    return held
 
 
 _CURRENT = text(f"""

@@ -95,6 +95,7 @@ _RELATIONS: Final[Mapping[str, Rights]] = {
     "cardsync.repeated_signatures": {WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     "cardsync.card_changes": NOBODY,
     "cardsync.feed_head": dict.fromkeys(PROCESSES, "SELECT"),
+    "cardsync.feed_epochs": dict.fromkeys(PROCESSES, "SELECT"),
     "cardsync.asking_transactions": NOBODY,
     "cardsync.unnumbered_changes": NOBODY,
     "cardsync.observations": {WORKER: "SELECT, INSERT, DELETE"},
@@ -113,7 +114,7 @@ _RELATIONS: Final[Mapping[str, Rights]] = {
     "cardsync.heartbeats": {WEB: "SELECT", WORKER: "SELECT, INSERT, UPDATE, DELETE"},
     "cardsync.held_keys": NOBODY,
     "cardsync.migration_lock": NOBODY,
-    "cardsync.api_keys": {WEB: "SELECT"},
+    "cardsync.api_keys": {WEB: "SELECT", WORKER: "SELECT (held_at)"},  # the worker's for `doctor`
     "cardsync.kept_answers": {
         WEB: "SELECT, INSERT (idempotency_key, request_hash), UPDATE (status, location, body)",
         WORKER: "SELECT (idempotency_key, kept_at), DELETE",
@@ -173,6 +174,7 @@ _RELATIONS: Final[Mapping[str, Rights]] = {
     "registry.agreement_cards": {WEB: "SELECT", **SERVICES},
     "registry.customers": {WEB: "SELECT", **SERVICES},
     "registry.card_changes": {**dict.fromkeys(PROCESSES, "SELECT"), **SERVICES},
+    "registry.feed_epochs": {**dict.fromkeys(PROCESSES, "SELECT"), **SERVICES},
     "registry.deletions": {WEB: "SELECT", WORKER: "SELECT", **SERVICES},
 }
 

@@ -19,7 +19,7 @@ from psycopg import sql
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
-from cardsync.db.session import ROLE_PREFIX
+from cardsync.db.session import LOGIN, ROLE_PREFIX
 from cardsync.errors import Misconfigured
 from cardsync.store.access import change_capture, privileges
 from cardsync.store.access.privileges import ROLES
@@ -113,6 +113,36 @@ def _time_outs(connection: Connection, prefix: str) -> Iterator[str]:
         for name, value in TIME_OUTS.items():
             if (role, f"{name}={value}") not in has:
                 yield f"ALTER ROLE {role} SET {name} = '{value}'"
+
+
+# Logins of our processes, with what they are given for this database. One that is given something for another database alone is
+# a login of another deployment on this server.
+_LOGINS = text("""
+    SELECT r.rolname, coalesce(s.setconfig, '{}') AS settings
+    FROM pg_roles AS r LEFT JOIN pg_db_role_setting AS s ON s.setrole = r.oid AND s.setdatabase = (
+        SELECT oid FROM pg_database WHERE datname = current_database()
+    )
+    WHERE r.rolcanlogin AND NOT r.rolsuper AND EXISTS (
+        SELECT FROM pg_auth_members AS m JOIN pg_roles AS o ON o.oid = m.roleid
+        WHERE m.member = r.oid AND o.rolname = ANY(:processes)
+    ) AND (s.setrole IS NOT NULL OR NOT EXISTS (
+        SELECT FROM pg_db_role_setting AS e WHERE e.setrole = r.oid AND e.setdatabase <> 0
+    ))
+    ORDER BY r.rolname
+""")
+
+
+def lacking_settings(connection: Connection, prefix: str = ROLE_PREFIX) -> list[str]:
+    """Settings that roles of services, or logins of processes, lack or have otherwise, as ``role: setting=value``."""
+    roles = [named(role, prefix) for role in privileges.OTHERS]
+    has = {(row.rolname, row.setting) for row in connection.execute(_SETTINGS, {"roles": roles})}
+    wanted = [f"{name}={value}" for name, value in TIME_OUTS.items()]
+    found = [f"{role}: {setting}" for role in roles for setting in wanted if (role, setting) not in has]
+    processes = [named(role, prefix) for role in (*privileges.PROCESSES, privileges.CONSOLE)]
+    for login in connection.execute(_LOGINS, {"processes": processes}):
+        given = {(name.lower(), value) for name, _, value in (one.partition("=") for one in login.settings)}
+        found += [f"{login.rolname}: {name}={value}" for name, value in LOGIN.items() if (name, value) not in given]
+    return found
 
 
 def lacking(connection: Connection, prefix: str = ROLE_PREFIX) -> list[str]:

@@ -19,6 +19,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from cardsync.core.deletion import HELD_SINCE_RESTORE
+
 AT_ONCE: Final = 500  # deletions that one transaction releases
 COUNTED_MAX: Final = 100_000  # held deletions of an asker; a count ends there
 SHOWN_MAX: Final = 50  # askers that `brake show` lists
@@ -91,11 +93,14 @@ def release(connection: Connection, asker: str | None = None) -> list[str]:
     return list(connection.execute(_RELEASE, {"asker": asker}).scalars())
 
 
-# A receipt is written with it. Rows that a list just moves are passed over: the caller asks again until nothing is left.
-_LET_GO = text("""
+# A receipt is written with it. Rows that a list just moves are passed over: the caller asks again until nothing is left. What is
+# held since a restore is no asker's trouble, and is decided one by one.
+_LET_GO = text(f"""
     WITH picked AS MATERIALIZED (
         SELECT deletion_id FROM cardsync.deletions
-        WHERE due_at = 'infinity' AND asker = ANY(:askers) ORDER BY asker, deletion_id LIMIT :limit FOR UPDATE SKIP LOCKED
+        WHERE due_at = 'infinity' AND asker = ANY(:askers)
+          AND error IS DISTINCT FROM '{HELD_SINCE_RESTORE}'
+        ORDER BY asker, deletion_id LIMIT :limit FOR UPDATE SKIP LOCKED
     ), released AS (
         UPDATE cardsync.deletions SET due_at = clock_timestamp(), tried_since = clock_timestamp(), rung_at = NULL, error = NULL
         WHERE deletion_id = ANY(ARRAY(SELECT deletion_id FROM picked)) RETURNING deletion_id

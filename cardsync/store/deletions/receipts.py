@@ -41,6 +41,7 @@ Name = Literal[
     "failed",
     "unlocked",
     "replayed",
+    "held",  # a backup was restored, and what became of it since is not known
 ]
 
 BEFORE_THE_FIRST: Final = bytes(32)

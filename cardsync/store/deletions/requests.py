@@ -230,20 +230,42 @@ _AGAIN = text(f"""
 
 
 def replay(connection: Connection, deletion_id: uuid.UUID) -> bool:
-    """Open a failed or blocked deletion again, for another 24 hours, and ring at the commit.
+    """Open a failed or blocked deletion again, for another 24 hours, or let one go that is held since a restore.
 
-    False if it is neither, or if its card is not active any more.
+    It rings at the commit.
+    False if it is none of these, or if its card is not active any more.
     """
     connection.execute(_LOCK_CUSTOMER, {"deletion_id": deletion_id})
     phase = connection.execute(_PHASE, {"deletion_id": deletion_id}).scalar_one_or_none()
+    if phase == "asked":
+        return _let_go(connection, deletion_id)
     if phase not in ("failed", "blocked"):
         return False
     return reopen(connection, deletion_id, phase, "replayed")
 
 
-_CANCEL = text("""
+_LET_GO = text(f"""
+    UPDATE cardsync.deletions
+    SET failures = 0, error = NULL, rung_at = statement_timestamp(), due_at = clock_timestamp(), tried_since = clock_timestamp()
+    WHERE deletion_id = :deletion_id AND phase = 'asked' AND due_at = 'infinity' AND error = '{deletion.HELD_SINCE_RESTORE}'
+    RETURNING cardsync.ring('{CHANNEL}', deletion_id::text)
+""")
+
+
+def _let_go(connection: Connection, deletion_id: uuid.UUID) -> bool:
+    """Let a deletion go that is held since a restore, for a locked customer: an operator wants it."""
+    assert deletion.next_phase("asked", "replayed") == "asked"
+    if connection.execute(_LET_GO, {"deletion_id": deletion_id}).rowcount == 0:
+        return False
+    receipts.add(connection, deletion_id, "replayed")
+    return True
+
+
+# One that is held since a restore may have been called for: an operator decides, and a list says what is true of the card.
+_CANCEL = text(f"""
     UPDATE cardsync.deletions SET phase = :after, error = 'cancelled', due_at = NULL, finished_at = clock_timestamp()
-    WHERE deletion_id = :deletion_id AND phase = 'asked' AND called_at IS NULL
+    WHERE deletion_id = :deletion_id AND phase = 'asked'
+      AND (called_at IS NULL OR due_at = 'infinity' AND error = '{deletion.HELD_SINCE_RESTORE}')
 """)
 _RESTORE = text("""
     UPDATE cardsync.cards AS c SET status = 'active', cause = 'deletion'

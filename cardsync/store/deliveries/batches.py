@@ -34,6 +34,7 @@ class Batch:
     attempt: int
     changes: tuple[Mapping[str, Any], ...]
     head: int
+    epoch: int
     failing_seconds: float
 
     @property
@@ -80,7 +81,7 @@ _CLAIM = text("""
         coalesce(extract(epoch FROM clock_timestamp() - e.failing_since), 0)::float8 AS failing_seconds
 """)
 _CHANGES = text("""
-    SELECT seq, at, card_id, environment, customer_id, change, fields, cause FROM registry.card_changes
+    SELECT seq, at, card_id, environment, customer_id, change, fields, cause, epoch FROM registry.card_changes
     WHERE seq > :after AND seq <= :last ORDER BY seq LIMIT :limit
 """)
 
@@ -94,9 +95,9 @@ def claim(connection: Connection) -> list[Batch]:
         if row is None:
             continue
         changes = _read(connection, after=row.cursor_seq, last=row.batch_last, limit=BATCH)
-        head = feed.head(connection)
+        place = feed.place(connection)
         secrets = Secrets(row.secret, row.previous_secret)
-        facts = (row.ticket, row.attempts, tuple(changes), head, row.failing_seconds)
+        facts = (row.ticket, row.attempts, tuple(changes), place.head, place.epoch, row.failing_seconds)
         found.append(Batch(row.endpoint_id, row.name, row.url, secrets, *facts))
     return found
 
@@ -127,10 +128,10 @@ def failed(connection: Connection, batch: Batch, *, wait_seconds: float, error: 
     return connection.execute(_FAILED, {**parameters, "error": error}).rowcount == 1
 
 
-def changes_after(connection: Connection, after: int, *, limit: int) -> tuple[list[Mapping[str, Any]], int]:
-    """The changes after a number, in order, and the feed's head, which is read after them."""
+def changes_after(connection: Connection, after: int, *, limit: int) -> tuple[list[Mapping[str, Any]], feed.Place]:
+    """The changes after a number, in order, and where the feed is, which is read after them."""
     changes = _read(connection, after=after, last=2**63 - 1, limit=min(limit, CHANGES_MAX))
-    return changes, feed.head(connection)
+    return changes, feed.place(connection, after)
 
 
 def as_json(change: Mapping[str, Any]) -> dict[str, Any]:

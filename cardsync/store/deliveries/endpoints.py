@@ -19,6 +19,7 @@ from cardsync.ciphers import KeyRing
 from cardsync.core.delivery import DisabledBecause, Kind
 from cardsync.core.webhooks import OLD_SECRET_SECONDS
 from cardsync.errors import Conflict, NotFound
+from cardsync.store import feed
 
 Status = Literal["enabled", "disabled"]
 
@@ -104,7 +105,7 @@ def add(
         raise Conflict("there is an endpoint of this name already") from None
 
 
-_COLUMNS: Final = """
+_COLUMNS: Final = f"""
     e.endpoint_id, e.name, e.url, e.kind, e.status, e.disabled_because, e.disabled_at, e.created_at, e.delivered_at,
     e.failing_since, e.opened_at AS circuit_open_since,
     CASE WHEN e.kind = 'changes' AND e.attempts > 0 THEN e.due_at WHEN e.opened_at IS NOT NULL THEN e.shut_until END
@@ -114,7 +115,7 @@ _COLUMNS: Final = """
         SELECT c.at FROM registry.card_changes AS c WHERE c.seq > e.cursor_seq ORDER BY c.seq LIMIT 1
     ) ELSE waiting.oldest_pending_at END AS oldest_pending_at,
     e.cursor_seq AS cursor,
-    CASE WHEN e.kind = 'changes' THEN greatest(0, (SELECT seq FROM cardsync.feed_head) - e.cursor_seq) END AS behind
+    CASE WHEN e.kind = 'changes' THEN {feed.BEHIND} END AS behind
 """
 COUNTED_MAX: Final = 100_000  # deliveries of an endpoint in a state; a count ends there
 _SHOWN: Final = f"""
@@ -160,14 +161,14 @@ class Lag:
     behind: int | None  # of one that gets changes
 
 
-_LAGS = text("""
+_LAGS = text(f"""
     SELECT e.name, e.status = 'enabled', e.opened_at IS NOT NULL,
         coalesce(extract(epoch FROM clock_timestamp() - CASE WHEN e.kind = 'notifications' THEN (
             SELECT min(made_at) FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'pending'
         ) ELSE (
             SELECT at FROM registry.card_changes AS c WHERE c.seq > e.cursor_seq ORDER BY c.seq LIMIT 1
         ) END), 0)::float8,
-        CASE WHEN e.kind = 'changes' THEN greatest(0, (SELECT seq FROM cardsync.feed_head) - e.cursor_seq) END
+        CASE WHEN e.kind = 'changes' THEN {feed.BEHIND} END
     FROM cardsync.endpoints AS e WHERE e.status <> 'removed' ORDER BY e.name
 """)
 

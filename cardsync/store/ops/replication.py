@@ -28,20 +28,22 @@ def commits_that_wait(connection: Connection, *, longer_than_seconds: float) -> 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Which server this is, at which time of its life, and the newest evidence number."""
+    """Which server this is, at which time of its life, the newest evidence number, and the feed's epoch."""
 
     system_identifier: int
     timeline: int
     evidence_no: int
+    epoch: int
 
 
 _STATE: Final = text(f"""
     SELECT {SYSTEM_IDENTIFIER} AS system_identifier, {TIMELINE} AS timeline,
-        coalesce(pg_sequence_last_value('cardsync.observation_no'), 0) AS evidence_no
+        coalesce(pg_sequence_last_value('cardsync.observation_no'), 0) AS evidence_no,
+        (SELECT max(epoch) FROM cardsync.feed_epochs) AS epoch
 """)
 
 
 def state(connection: Connection) -> State | None:
     """The server's state; ``None`` of a standby, which takes no hints."""
     row = connection.execute(_STATE).one()
-    return None if row.timeline is None else State(row.system_identifier, row.timeline, row.evidence_no)
+    return None if row.timeline is None else State(row.system_identifier, row.timeline, row.evidence_no, row.epoch)

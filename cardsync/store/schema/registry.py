@@ -340,6 +340,18 @@ class FeedHeadRow(Base):
     seq: Mapped[int] = mapped_column(server_default=text("0"))
 
 
+class FeedEpochRow(Base):
+    """An epoch of the feed: from which number on it counts. A restored backup begins another one; no row is ever changed."""
+
+    __tablename__ = "feed_epochs"
+
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    began_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    restored_to: Mapped[dt.datetime | None]
+    before_seq: Mapped[int]
+    after_seq: Mapped[int]
+
+
 class AskingTransactionRow(Base):
     """A transaction of somebody else's that asked for a deletion by SQL: what it changes is numbered after its commit."""
 
@@ -452,6 +464,7 @@ class ApiKeyRow(Base):
     replaced_at: Mapped[dt.datetime | None]
     calls_per_day: Mapped[int | None] = mapped_column(Integer)
     requests_per_second: Mapped[int | None] = mapped_column(Integer)
+    held_at: Mapped[dt.datetime | None]
 
 
 class KeyUseRow(Base):

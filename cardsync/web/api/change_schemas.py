@@ -34,6 +34,15 @@ class ChangesQuery(Input):
             description="The number of the last change that the caller has: 0, or the last `next_after`.", examples=[0]
         ),
     ]
+    epoch: Annotated[
+        Annotated[int, Field(ge=1, le=SEQ_MAX)] | None,
+        BeforeValidator(_digits),
+        Field(
+            description="The epoch that `after` is of. In another one the answer is 410: a backup was restored, and changes that "
+            "the caller read may be gone.",
+            examples=[1],
+        ),
+    ] = None
     limit: Annotated[
         Annotated[int, Field(ge=1, le=LIMIT_MAX)],
         BeforeValidator(_digits),
@@ -54,7 +63,9 @@ def _as_it_is(value: Any, _: object) -> Any:
 class CardChange(Answer):
     """One change of a card, as in the view `registry.card_changes`."""
 
-    seq: Annotated[int, Field(description="Its number: without gaps, in commit order.", examples=[18423])]
+    seq: Annotated[
+        int, Field(description="Its number: without gaps within an epoch, in commit order.", examples=[18423])
+    ]
     at: Annotated[dt.datetime, Field(description="When it was committed, nearly.", examples=["2026-11-25T10:20:30Z"])]
     card_id: Annotated[
         uuid.UUID,
@@ -72,6 +83,7 @@ class CardChange(Answer):
         ),
     ]
     cause: Annotated[Cause, WrapValidator(_as_it_is)]
+    epoch: Annotated[int, Field(description="Its epoch: a restored backup begins another one.", examples=[1])]
 
 
 class ChangePage(Answer):
@@ -80,6 +92,7 @@ class ChangePage(Answer):
     changes: Annotated[list[CardChange], Field(description="In order of `seq`.")]
     next_after: Annotated[int, Field(description="What to ask after next.", examples=[18423])]
     head: Annotated[int, Field(description="The number of the newest change.", examples=[18423])]
+    epoch: Annotated[int, Field(description="The epoch that counts now. Keep it with `next_after`.", examples=[1])]
 
 
 ANSWERS: Final[tuple[type[BaseModel], ...]] = (CardChange, ChangePage)

@@ -21,7 +21,13 @@ def list_changes() -> Response:
     """The changes after a number; with ``wait`` the answer comes as soon as there is one."""
     query = read_query(schemas.ChangesQuery)
     with services().engine.connect() as connection:
-        changes, head = batches.changes_after(connection, query.after, limit=query.limit)
+        changes, place = batches.changes_after(connection, query.after, limit=query.limit)
+    if place.is_lost or query.epoch not in (None, place.epoch):
+        raise Problem(
+            "feed_restored",
+            f"The feed is in epoch {place.epoch}, which begins after {place.after_seq}.",
+            extensions={"epoch": place.epoch, "after": place.after_seq},
+        )
     has_place = request.environ.get(long_polls.MAY_WAIT)
     if not changes and query.wait and has_place is not None:
         if not has_place:
@@ -29,4 +35,5 @@ def list_changes() -> Response:
         request.environ[long_polls.WAITS] = (query.after, query.wait)
     shown = [schemas.CardChange.model_validate(change) for change in changes]
     next_after = shown[-1].seq if shown else query.after
-    return json_answer(schemas.ChangePage(changes=shown, next_after=next_after, head=head).model_dump_json())
+    page = schemas.ChangePage(changes=shown, next_after=next_after, head=place.head, epoch=place.epoch)
+    return json_answer(page.model_dump_json())

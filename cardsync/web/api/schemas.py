@@ -234,6 +234,8 @@ class ProblemDetails(Answer):
         None
     )
     scope: Annotated[str | None, Field(description="With `insufficient_scope`: the scope that the key lacks.")] = None
+    epoch: Annotated[int | None, Field(description="With `feed_restored`: the epoch that counts now.")] = None
+    after: Annotated[int | None, Field(description="With `feed_restored`: what to ask after in that epoch.")] = None
     errors: Annotated[
         list[FieldError] | None, Field(description="With status 422: what is wrong with which field.")
     ] = None

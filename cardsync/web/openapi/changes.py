@@ -14,7 +14,8 @@ def paths() -> Document:
 def _changes() -> Document:
     about = (
         "The feed of changes after a number, in commit order and without gaps. With `wait` the answer comes as soon as there is "
-        "a change, or empty when the seconds are over. A caller that asks again with `next_after` misses none."
+        "a change, or empty when the seconds are over. A caller that asks again with `next_after` misses none. 410 says "
+        "that a backup was restored since: `epoch` and `after` name where the feed goes on."
     )
     return operation(
         "listChanges",
@@ -23,5 +24,5 @@ def _changes() -> Document:
         about,
         scopes=("cards:read",),
         parameters=query_parameters(change_schemas.ChangesQuery),
-        responses={200: json_answer("ChangePage", "Changes, or none.")} | problems(401, 403, 422, 429, 503),
+        responses={200: json_answer("ChangePage", "Changes, or none.")} | problems(401, 403, 410, 422, 429, 503),
     )

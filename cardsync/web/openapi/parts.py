@@ -18,6 +18,7 @@ WHY: Final = {
     403: "The key lacks the scope.",
     404: "There is no such thing.",
     409: "Ottu offers no list of cards here (`OTTU_CARDS_API=unavailable`).",
+    410: "A backup was restored: changes that the caller may have read are gone.",
     411: "No `Content-Length`.",
     413: "The body is too large.",
     415: "The body is not JSON.",

@@ -6,6 +6,7 @@ import pytest
 
 from cardsync.store.deliveries import batches
 from cardsync.store.deliveries.batches import Batch
+from cardsync.store.feed import Place
 from cardsync.stories import endpoints as story
 from cardsync.stories.endpoints import NewEndpoint
 from tests.factories import RING, CustomerFactory, make_card
@@ -42,6 +43,6 @@ def test_a_retry_is_the_same_batch_and_an_older_ticket_moves_nothing(shop: Shop)
 
 def test_changes_after_a_number_come_with_the_head(shop: Shop) -> None:
     with shop.web.begin() as connection:
-        changes, head = batches.changes_after(connection, 1, limit=1)
-        assert ([one["seq"] for one in changes], head) == ([2], 3)
-        assert batches.changes_after(connection, 3, limit=10) == ([], 3)
+        changes, place = batches.changes_after(connection, 1, limit=1)
+        assert ([one["seq"] for one in changes], place.head) == ([2], 3)
+        assert batches.changes_after(connection, 3, limit=10) == ([], Place(3, 1, 0, is_lost=False))
