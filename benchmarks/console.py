@@ -62,6 +62,7 @@ def paths(customers: int) -> list[str]:
         *(f"/deletions/{deletion}", "/deletions/replay-all?phase=blocked", "/erasures", "/erasures/102/new"),
         *("/calls", "/calls?budget=1000", "/brake", "/feed", f"/feed?before={customers}", "/endpoints"),
         *(f"/deliveries?name=shop&status={state}" for state in ("pending", "failed", "done")),
+        *("/deliveries/replay-all?name=shop", "/brake/requests/release-all?asker=key:shop"),
         *("/imports", "/operations", "/access", "/audit", "/preferences"),
     ]
 

@@ -173,7 +173,7 @@ def test_all_failed_notifications_are_replayed_and_their_number_grows_before_the
     page.goto(f"{console.base}/notifications?status=failed")
     page.get_by_role("link", name="Replay all that match ...").click()
     expect(page.locator("dl.facts")).to_contain_text(f"{MANY}")
-    page.fill("#replay-reason", "fixed")
+    page.fill("#bulk-reason", "fixed")
     page.fill("#word", "REPLAY")
     page.get_by_role("button", name="Replay them all").click()
     shown = until_done(page, MANY)
@@ -370,6 +370,7 @@ def test_no_page_log_or_journal_of_the_console_holds_a_secret_and_names_are_hidd
     starts = (
         *(f"/customers/{number}", f"/erasures/{number}/new", f"/notifications/{event}", "/deletions/replay-all"),
         *(f"/deletions/{asked.json()['deletion_id']}", "/notifications/replay-all", "/no-such-page"),
+        *("/deliveries/replay-all?name=shop", "/brake/requests/release-all?asker=api:shop"),
     )
     admin, viewer = console.read("admin", *starts), console.read("viewer", *starts)
     assert _unread(admin) == set()

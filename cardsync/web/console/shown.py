@@ -118,6 +118,7 @@ FACTS: Final[Mapping[str, str]] = {
     "last_error": N_("last error"),
     "last_status": N_("answer"),
     "endpoint": N_("endpoint"),
+    "asker": N_("asker"),
     "actor": N_("operator"),
     "reason": N_("reason"),
     "attempt": N_("attempt"),
@@ -153,6 +154,17 @@ FACTS: Final[Mapping[str, str]] = {
     "paused": N_("paused"),
     "since": N_("since"),
 }
+# Why a worker did not do something, as far as these are words of ours (``cardsync.stories.carry_out``).
+WHYS: Final = frozenset(
+    (
+        N_("its state does not allow it any more"),
+        N_("its body is not kept any more"),
+        N_("more requests of this asker were held after the dry run: they wait, and new ones are held still"),
+        N_("the operator may not do this any more"),
+        N_("what it is about cannot be read"),
+        N_("this release knows no such operation"),
+    )
+)
 # Facts whose text is a moment; so is every fact whose name ends in ``_at``.
 _MOMENTS: Final = frozenset(("since", "until"))
 # Where a worker's answer goes: of no meaning to people.
@@ -193,6 +205,7 @@ def register(app: Flask) -> None:
         "entry_detail": entry_detail,
         "fact_list": fact_list,
         "fact_word": fact_word,
+        "why_word": lambda why: _(why) if why in WHYS else why,
         "capped": capped,
         "hour": hour,
         "by_lane": by_lane,

@@ -82,6 +82,8 @@ def pages(customer):
         "/endpoints",
         "/deliveries",
         "/deliveries?name=shop",
+        "/deliveries/replay-all?name=shop",
+        "/brake/requests/release-all?asker=api:shop",
         "/imports",
         "/operations",
         "/access",

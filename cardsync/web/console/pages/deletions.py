@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from flask import Blueprint, abort, request
+from flask import Blueprint, abort, request, url_for
 from flask.typing import ResponseReturnValue
 
 from cardsync.core import deletion as core
-from cardsync.store.console import lists, operations
+from cardsync.store.console import lists
 from cardsync.store.console.lists import Facts
 from cardsync.web.console import keyset, regions, rendering
+from cardsync.web.console.pages.operations import dry_run
 
 blueprint: Final = Blueprint("deletions", __name__)
 
@@ -78,16 +78,7 @@ def replay_all() -> ResponseReturnValue:
     phase = request.args.get("phase", "failed")
     if phase not in ("failed", "blocked"):
         abort(404)
-    filter_: dict[str, Any] = {"phase": phase, "error": None, "until": dt.datetime.now(dt.UTC).isoformat()}
-    cost = regions.read(lambda connection: operations.cost(connection, "replay_deletions", filter_))
-    return rendering.page(
-        "replay_all.html",
-        kind="replay_deletions",
-        filter_=filter_,
-        cost=cost,
-        counted_max=operations.COUNTED_MAX,
-        back="deletions.show",
-    )
+    return dry_run("replay_deletions", {"phase": phase, "error": None}, back=url_for("deletions.show", state=phase))
 
 
 @blueprint.get("/erasures")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Blueprint, abort, request
+from flask import Blueprint, abort, request, url_for
 from flask.typing import ResponseReturnValue
 
 from cardsync.store.console import lists
 from cardsync.store.deliveries import endpoints
 from cardsync.web.console import keyset, regions, rendering
+from cardsync.web.console.pages.operations import dry_run
 
 blueprint: Final = Blueprint("flows", __name__)
 
@@ -54,6 +55,16 @@ def show_deliveries() -> ResponseReturnValue:
         states=lists.DELIVERY_STATES,
         is_first=after is None,
     )
+
+
+@blueprint.get("/deliveries/replay-all")
+def replay_all() -> ResponseReturnValue:
+    """The dry run of sending an endpoint's failed deliveries again."""
+    name = request.args.get("name", "")
+    if not 0 < len(name) <= endpoints.NAME_MAX:
+        abort(404)
+    back = url_for("flows.show_deliveries", name=name, status="failed")
+    return dry_run("replay_deliveries", {"endpoint": name}, back=back)
 
 
 @blueprint.get("/imports")

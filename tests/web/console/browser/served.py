@@ -29,6 +29,9 @@ from tests.web.console.browser.example import Example, fill
 
 _VARIES: Final = re.compile(r"<(?:\w+:)?(\w+)>")
 
+# What the pages that are about one thing by its name are asked for.
+_ASKED: Final = {"flows.replay_all": "?name=shop", "brake.release_all": "?asker=api:shop"}
+
 
 @dataclass(frozen=True, slots=True)
 class ServedConsole:
@@ -57,7 +60,8 @@ class ServedConsole:
         found = {}
         for rule in self.app.url_map.iter_rules():
             if "GET" in (rule.methods or ()) and ROUTES[rule.endpoint].role is not None:
-                found[rule.endpoint] = _VARIES.sub(lambda part: str(known[part[1]]), rule.rule)
+                path = _VARIES.sub(lambda part: str(known[part[1]]), rule.rule)
+                found[rule.endpoint] = path + _ASKED.get(rule.endpoint, "")
         return found
 
     def _newest(self) -> dict[str, object]:
