@@ -283,7 +283,7 @@ def test_a_deletion_is_asked_for_by_keyboard_alone(console: Console, system: Sys
     system.until_active(customer)
     system.until_settled(customer)
     open_section(page, keyboard, "Find")
-    page.wait_for_function("document.activeElement.id === 'said'")  # it has the focus by itself
+    until(lambda: page.evaluate("document.activeElement.id") == "said", "the field has the focus by itself")
     page.keyboard.type(customer)
     page.keyboard.press("Enter")
     keyboard.press(page.locator("#cards tbody a"))

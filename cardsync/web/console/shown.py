@@ -169,7 +169,7 @@ WHYS: Final = frozenset(
 _MOMENTS: Final = frozenset(("since", "until"))
 # Where a worker's answer goes: of no meaning to people.
 _UNSHOWN: Final = frozenset(("salt", "answer_to"))
-_LISTS: Final[Mapping[str, str]] = {"all": N_("all"), "open": N_("under way")}
+_LISTS: Final[Mapping[str, str]] = {"all": N_("all"), "open": N_("under way"), "stuck": N_("does not go on")}
 _SHOWN_FACTS: Final = (
     "result",
     "state",

@@ -45,6 +45,10 @@ def customer(engine):
     with engine.begin() as connection:
         asked = requests.request(connection, card_id=other.card_id, requested_by="test", reason="asked by phone")
         made.deletion_id = asked.deletion_id
+        erasure = (
+            "INSERT INTO cardsync.erasures (customer_id, requested_by) VALUES (:customer, 'test') RETURNING erasure_id"
+        )
+        made.erasure_id = connection.execute(text(erasure), {"customer": made.customer_id}).scalar_one()
         connection.execute(
             text(
                 "INSERT INTO cardsync.walks (began_by, expected, last_customer) VALUES ('test', 2, 9);"
@@ -74,7 +78,11 @@ def pages(customer):
         "/deletions/replay-all?phase=blocked",
         f"/deletions/{customer.deletion_id}",
         "/erasures",
+        "/erasures?state=stuck",
+        f"/erasures/{customer.erasure_id}",
         f"/erasures/{customer.id}/new",
+        "/customers/odd",
+        "/spool",
         "/calls",
         "/calls?budget=1000",
         "/brake",

@@ -83,10 +83,24 @@ def replay_all() -> ResponseReturnValue:
 
 @blueprint.get("/erasures")
 def show_erasures() -> ResponseReturnValue:
-    """Erasures, the newest first."""
-    after = keyset.asked()
-    page = regions.read(lambda connection: lists.erasures(connection, after=after))
-    return rendering.page("erasures.html", page=page, is_first=after is None)
+    """Erasures, the newest first, all of them or those in one state."""
+    state, after = request.args.get("state", "all"), keyset.asked()
+    if state not in lists.ERASURE_STATES:
+        abort(404)
+    page = regions.read(lambda connection: lists.erasures(connection, state=state, after=after))
+    return rendering.page("erasures.html", page=page, state=state, states=lists.ERASURE_STATES, is_first=after is None)
+
+
+@blueprint.get("/erasures/<uuid:erasure_id>")
+def show_erasure(erasure_id: uuid.UUID) -> ResponseReturnValue:
+    """One erasure: what is in its way, its deletions, and its receipt."""
+    found = regions.read(lambda connection: lists.erasure(connection, erasure_id))
+    if found.value is None and found.missing is None:
+        abort(404)
+    status = 200 if found.value else 503
+    return rendering.page(
+        "erasure.html", status=status, erasure_id=erasure_id, found=found, shown_max=lists.OF_ERASURE_MAX
+    )
 
 
 @blueprint.get("/erasures/<int:customer>/new")

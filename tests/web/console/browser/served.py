@@ -50,11 +50,12 @@ class ServedConsole:
         return f"{self.base}/sign-in/{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
 
     def paths(self) -> dict[str, str]:
-        """The address of each page behind the sign-in, by its route's name, for each route whose row the example has."""
+        """The address of each page behind the sign-in, by its route's name, and of some that look otherwise in another state."""
         known = {
             "customer": self.example.customer,
             "card_id": self.example.card,
             "event_id": self.example.event,
+            "erasure_id": self.example.erasure,
             **self._newest(),
         }
         found = {}
@@ -62,6 +63,10 @@ class ServedConsole:
             if "GET" in (rule.methods or ()) and ROUTES[rule.endpoint].role is not None:
                 path = _VARIES.sub(lambda part: str(known[part[1]]), rule.rule)
                 found[rule.endpoint] = path + _ASKED.get(rule.endpoint, "")
+        found["operations.show_one.failures"] = f"/operations/{self.example.operation}"
+        found["deletions.show_one.held"] = f"/deletions/{self.example.held}"
+        found["deletions.show.failed"] = "/deletions?state=failed"
+        found["flows.show_deliveries.failed"] = "/deliveries?name=shop&status=failed"
         return found
 
     def _newest(self) -> dict[str, object]:
