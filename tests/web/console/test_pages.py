@@ -185,6 +185,14 @@ def test_a_page_costs_at_most_five_statements(signed_in, customer, console_engin
         assert 0 < len(asked) <= STATEMENTS_MAX, (path, asked)
 
 
+def test_the_sample_that_a_forecast_needs_is_read_once_for_all_viewers(signed_in, customer, console_engine):
+    asked = []
+    event.listen(console_engine, "before_cursor_execute", lambda _c, _k, statement, *_: asked.append(statement))
+    for _ in range(3):
+        assert "Oldest list at most" in signed_in("viewer").get("/calls?budget=1000").text
+    assert len([one for one in asked if "AS cadence" in one]) == 1
+
+
 @pytest.mark.parametrize("statement_timeout_ms", [1_000])
 def test_a_region_that_takes_too_long_says_so_and_the_rest_stands(signed_in, customer, engine):
     browser = signed_in("admin")

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from flask import Blueprint, current_app, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup, escape
-from sqlalchemy import Engine
 
 from cardsync.core.call_budget import LANES
 from cardsync.store import audits
@@ -110,9 +109,9 @@ def _figures() -> _Figures:
     if found is None:
         engine = Site.here().engine
         found = current_app.extensions[_KEY] = _Figures(
-            _kept(engine, overview.hours),
-            _kept(engine, overview.ages),
-            _kept(engine, audits.summary),
+            regions.kept(engine, overview.hours, keep_seconds=KEEP_SECONDS),
+            regions.kept(engine, overview.ages, keep_seconds=KEEP_SECONDS),
+            regions.kept(engine, audits.summary, keep_seconds=KEEP_SECONDS),
             CachedCheck(partial(_bad_files, Site.here().settings.data_dir), keep_seconds=KEEP_SECONDS),
         )
     return found
@@ -120,14 +119,6 @@ def _figures() -> _Figures:
 
 def _bad_files(data_dir: Path) -> int:
     return len(set_aside(data_dir))
-
-
-def _kept(engine: Engine, question: Any) -> CachedCheck[Any]:
-    def ask() -> Any:
-        with engine.connect() as connection:
-            return question(connection)
-
-    return CachedCheck(ask, keep_seconds=KEEP_SECONDS)
 
 
 def what_needs_a_person(needs: Needs, state: GateState) -> Iterator[Attention]:
