@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import uuid
 
 import pytest
 from sqlalchemy import text
@@ -198,6 +199,28 @@ def test_an_admin_invites_operators_and_makes_keys_which_are_shown_once(signed_i
         {"name": "4111 1111 1111 1111", "role": "viewer"},
     ):
         assert browser.post("/access/operators/invite", **wrong).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "made"),
+    [
+        ("/access/keys", {"name": "shop", "scope": "cards:read"}, "api_keys"),
+        ("/access/operators/invite", {"name": "Bilal", "role": "viewer"}, "operators WHERE name = 'Bilal'"),
+    ],
+)
+def test_a_form_that_shows_a_secret_makes_one_however_often_it_is_sent(signed_in, engine, path, given, made):
+    browser = signed_in("admin")
+    once = {**given, "request_key": str(uuid.uuid4())}
+    assert browser.post(path, **once).status_code == 200
+    rows = (
+        f"SELECT count(*) AS n, string_agg(t::text, ' ') AS said FROM cardsync.{made.replace(' WHERE', ' AS t WHERE')}"
+    )
+    rows = rows if "WHERE" in rows else f"{rows} AS t"
+    before = one(engine, rows)
+    again = browser.post(path, **once)
+    assert (again.status_code, "this form was sent before" in again.text) == (409, True)
+    assert one(engine, rows) == before
+    assert before.n == 1
 
 
 def test_nobody_changes_the_own_role(signed_in, engine):
