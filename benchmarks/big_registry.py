@@ -179,6 +179,12 @@ _SMALL: Final = (
     INSERT INTO cardsync.erasures (customer_id, status, requested_by, finished_at, due_at)
     SELECT 'customer-' || n, 'done', 'cli:x', now(), NULL FROM generate_series(1, {SOME}) AS n
     """,
+    """
+    INSERT INTO cardsync.erasure_deletions (erasure_id, deletion_id)
+    SELECT erasure_id, md5('deletion-' || k)::uuid FROM cardsync.erasures, generate_series(1, 20) AS k
+    """,
+    "UPDATE cardsync.customers SET list_oddities = '{incomplete}' WHERE id % (%(n)s / 100) = 0",
+    "INSERT INTO cardsync.deletion_askers (asker, day, asked, held_since) VALUES ('key:shop', current_date, 1000, now())",
     "SELECT setval('cardsync.observation_no', 5 * %(n)s)",
     "SELECT setval(pg_get_serial_sequence('cardsync.customers', 'id'), %(n)s)",
     "SELECT setval(pg_get_serial_sequence('cardsync.deletion_steps', 'step_id'), 3 * (%(n)s / 10) + 3)",

@@ -59,10 +59,17 @@ def paths(customers: int) -> list[str]:
         ),
         *(f"/notifications/{event}", "/notifications/replay-all"),
         *(f"/deletions?state={state}" for state in ("all", "open", "held", "blocked", "failed", "done")),
-        *(f"/deletions/{deletion}", "/deletions/replay-all?phase=blocked", "/erasures", "/erasures/102/new"),
+        *(
+            f"/deletions/{deletion}",
+            "/deletions/replay-all?phase=blocked",
+            "/erasures",
+            "/erasures?state=stuck",
+            "/erasures/102/new",
+        ),
         *("/calls", "/calls?budget=1000", "/brake", "/feed", f"/feed?before={customers}", "/endpoints"),
         *(f"/deliveries?name=shop&status={state}" for state in ("pending", "failed", "done")),
-        *("/imports", "/operations", "/access", "/audit", "/preferences"),
+        *("/deliveries/replay-all?name=shop", "/brake/requests/release-all?asker=key:shop"),
+        *("/customers/odd", "/spool", "/imports", "/operations", "/access", "/audit", "/preferences"),
     ]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from cardsync.settings import Settings
 from cardsync.store.deletions import askers
@@ -13,17 +11,13 @@ from cardsync.store.deletions import askers
 log = structlog.get_logger(__name__)
 
 
-def release_deletions(
-    engine: Engine, *, by: str, asker: str | None = None, noted: Callable[[Connection, bool], object] | None = None
-) -> tuple[list[str], int]:
+def release_deletions(engine: Engine, *, by: str, asker: str | None = None) -> tuple[list[str], int]:
     """Take requests of one asker again, or of all, and make due what was held; return the askers and the deletions' number.
 
-    ``noted`` is called in the transaction of the release, with whether any asker's requests were held.
+    The console releases what its dry run showed, and can be stopped (``stories.carry_out``).
     """
     with engine.begin() as connection:
         released = askers.release(connection, asker)
-        if noted is not None:
-            noted(connection, bool(released))
     number = 0
     while released:
         with engine.begin() as connection:

@@ -206,6 +206,21 @@ def test_a_second_one_in_the_same_directory_gets_one_line(running: Dev) -> None:
     assert line == f"cardsync: `cardsync dev` already runs in {running.data.resolve()} (process {holder})"
 
 
+def test_the_link_that_it_prints_signs_in_to_the_console_and_does_so_once(running: Dev) -> None:
+    link = running.started().wait_for(r"(http://127\.0\.0\.1:\d+/sign-in/\S+) signs you in, once")
+    base = link.partition("/sign-in/")[0]
+    given = {"base_url": base, "timeout": ANSWER_SECONDS, "trust_env": False}
+    with httpx.Client(**given) as person, httpx.Client(**given) as other:
+        assert other.get("/").headers["location"] == "/sign-in"
+        assert person.get(link).status_code == 200
+        page = person.get("/")
+        assert (page.status_code, "What needs a person" in page.text) == (200, True)
+        assert person.get("/access").status_code == 200  # as an admin
+        assert other.get(link).status_code != 200
+        assert other.get("/").headers["location"] == "/sign-in"
+        assert person.get("/").status_code == 200
+
+
 def test_secrets_are_kept_to_their_owner_and_never_told(running: Dev) -> None:
     running.started().wait_for("card active", LIVE_SECONDS)
     tokens = until(lambda: tokens_in(running.data / "simulator.json"), "the stand-in has kept its cards")

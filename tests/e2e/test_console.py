@@ -173,7 +173,7 @@ def test_all_failed_notifications_are_replayed_and_their_number_grows_before_the
     page.goto(f"{console.base}/notifications?status=failed")
     page.get_by_role("link", name="Replay all that match ...").click()
     expect(page.locator("dl.facts")).to_contain_text(f"{MANY}")
-    page.fill("#replay-reason", "fixed")
+    page.fill("#bulk-reason", "fixed")
     page.fill("#word", "REPLAY")
     page.get_by_role("button", name="Replay them all").click()
     shown = until_done(page, MANY)
@@ -283,7 +283,7 @@ def test_a_deletion_is_asked_for_by_keyboard_alone(console: Console, system: Sys
     system.until_active(customer)
     system.until_settled(customer)
     open_section(page, keyboard, "Find")
-    page.wait_for_function("document.activeElement.id === 'said'")  # it has the focus by itself
+    until(lambda: page.evaluate("document.activeElement.id") == "said", "the field has the focus by itself")
     page.keyboard.type(customer)
     page.keyboard.press("Enter")
     keyboard.press(page.locator("#cards tbody a"))
@@ -365,11 +365,14 @@ def test_no_page_log_or_journal_of_the_console_holds_a_secret_and_names_are_hidd
     card_id = str(system.cards(customer)[0]["card_id"])
     asked = system.post("/v1/deletions", key, idempotency_key=uuid.uuid4().hex, card_id=card_id, reason="a wish")
     until(lambda: system.statuses(customer).count("removed") == 1, "it is deleted")
+    erased = system.post("/v1/customers/erase", key, idempotency_key=uuid.uuid4().hex, customer_id=system.customer())
     number = system.sql("SELECT id FROM cardsync.customers WHERE customer_id = %s", customer)[0]["id"]
     event = system.sql("SELECT event_id FROM cardsync.events WHERE customer_id = %s LIMIT 1", customer)[0]["event_id"]
     starts = (
         *(f"/customers/{number}", f"/erasures/{number}/new", f"/notifications/{event}", "/deletions/replay-all"),
         *(f"/deletions/{asked.json()['deletion_id']}", "/notifications/replay-all", "/no-such-page"),
+        *("/deliveries/replay-all?name=shop", "/brake/requests/release-all?asker=api:shop", "/customers/odd", "/spool"),
+        f"/erasures/{erased.json()['erasure_id']}",
     )
     admin, viewer = console.read("admin", *starts), console.read("viewer", *starts)
     assert _unread(admin) == set()

@@ -101,6 +101,12 @@ def test_the_page_of_an_operation_reads_by_indexes(person: tuple[Browser, Engine
     _opened(person, found[1], most=STATEMENTS_MAX)
 
 
+def test_the_page_of_an_erasure_reads_by_indexes(person: tuple[Browser, Engine]) -> None:
+    found = re.search(r'href="(/erasures/[0-9a-f-]{36})"', person[0].get("/erasures").text)
+    assert found is not None
+    _opened(person, found[1], most=STATEMENTS_MAX)
+
+
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -13,8 +13,12 @@ from cardsync.core.brake import Limits
 from cardsync.errors import Conflict, RoleTooLow, SignInTooOld
 from cardsync.store.console import journal, operations, operators, sessions
 from cardsync.store.console.actions import Act
-from cardsync.store.deletions import requests
-from cardsync.stories.carry_out import carry_out
+from cardsync.store.deletions import askers, requests
+from cardsync.store.deliveries import listing
+from cardsync.stories import endpoints as stories
+from cardsync.stories.carry_out import NO_BODY, NOT_NOW, STILL_HELD, WHYS, carry_out
+from cardsync.stories.endpoints import NewEndpoint
+from cardsync.web.console import shown
 from tests.factories import RING, CustomerFactory, EventFactory, make_card
 from tests.store.rows import change, one
 
@@ -163,17 +167,185 @@ def test_the_brake_is_released_once(engine, worker_engine, act):
     assert show(engine, again).status == "failed"
 
 
-def test_held_requests_are_released(engine, worker_engine, act):
-    card = make_card(CustomerFactory())
+def held_deletions(engine, number, asker="api:shop"):
+    """Deletions that the brake on requests holds, the first ones first."""
     change(engine, "UPDATE cardsync.deletion_brake SET floor = 0, share = 0.0001")
-    with engine.begin() as connection:
-        assert requests.request(connection, card_id=card.card_id, requested_by="x", asker="api:shop").held
-    asked = ask(engine, act(), "release_deletions", "api:shop")
+    asked = []
+    for _ in range(number):
+        card = make_card(CustomerFactory())
+        with engine.begin() as connection:
+            request = requests.request(connection, card_id=card.card_id, requested_by="x", asker=asker)
+        assert request.held
+        asked.append(request.deletion_id)
+    return asked
+
+
+def still_held(engine):
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT deletion_id FROM cardsync.deletions WHERE due_at = 'infinity'"))
+        return set(rows.scalars())
+
+
+def asker_is_held(engine, asker="api:shop"):
+    with engine.connect() as connection:
+        return askers.is_held(connection, asker)
+
+
+def now():
+    return dt.datetime.now(dt.UTC).isoformat()
+
+
+def test_held_requests_are_released_up_to_the_dry_run_and_then_their_asker(engine, worker_engine, act):
+    held_deletions(engine, 3)
+    (other,) = held_deletions(engine, 1, asker="api:other")
+    filter_ = {"asker": "api:shop", "until": now()}
+    with engine.connect() as connection:
+        assert operations.cost(connection, "release_deletions", filter_) == operations.Cost(3, 6)
+    asked = ask(engine, act(), "release_deletions", "api:shop", filter_=filter_, expected=3)
     with capture_logs() as lines:
         work(worker_engine)
     assert [line["asker"] for line in lines if line["event"] == "deletions_held_ended"] == ["api:shop"]
-    assert show(engine, asked).status == "done"
-    assert one(engine, "SELECT due_at < 'infinity' AS is_due FROM cardsync.deletions").is_due
+    found = show(engine, asked)
+    assert (found.status, found.done, found.failed, found.error) == ("done", 3, 0, None)
+    assert still_held(engine) == {other}
+    assert not asker_is_held(engine)
+    assert asker_is_held(engine, "api:other")
+    last = one(engine, "SELECT step, detail FROM cardsync.deletion_steps ORDER BY step_id DESC LIMIT 1")
+    assert (last.step, last.detail) == ("replayed", {"released_by": "console:Amal"})
+
+
+def test_what_was_held_after_the_dry_run_stays_held_and_so_does_its_asker(engine, worker_engine, act):
+    held_deletions(engine, 2)
+    filter_ = {"asker": "api:shop", "until": now()}
+    (later,) = held_deletions(engine, 1)
+    asked = ask(engine, act(), "release_deletions", "api:shop", filter_=filter_, expected=2)
+    with capture_logs() as lines:
+        work(worker_engine)
+    found = show(engine, asked)
+    assert (found.status, found.done, found.error) == ("done", 2, STILL_HELD)
+    assert still_held(engine) == {later}
+    assert asker_is_held(engine)
+    assert "deletions_held_ended" not in [line["event"] for line in lines]
+
+
+def test_a_release_that_is_cancelled_leaves_the_rest_and_the_asker_held(engine, worker_engine, act, monkeypatch):
+    held_deletions(engine, operations.AT_ONCE + 2)
+    filter_ = {"asker": "api:shop", "until": now()}
+    asked = ask(engine, act(), "release_deletions", "api:shop", filter_=filter_, expected=operations.AT_ONCE + 2)
+    assert carry_out(worker_engine, LIMITS, RING)
+    with engine.begin() as connection:
+        assert operations.cancel(connection, act(), asked)
+    assert not carry_out(worker_engine, LIMITS, RING)
+    assert (show(engine, asked).status, show(engine, asked).done) == ("cancelled", operations.AT_ONCE)
+    assert len(still_held(engine)) == 2
+    assert asker_is_held(engine)
+
+
+def test_a_held_deletion_that_ended_meanwhile_is_listed_and_the_others_are_released(
+    engine, worker_engine, act, monkeypatch
+):
+    first, _ = held_deletions(engine, 2)
+    asked = ask(
+        engine, act(), "release_deletions", "api:shop", filter_={"asker": "api:shop", "until": now()}, expected=2
+    )
+    really = operations.next_rows
+
+    def meanwhile(connection, claimed):
+        rows = really(connection, claimed)
+        with engine.begin() as other:
+            assert requests.cancel(other, first, by="op")
+        return rows
+
+    monkeypatch.setattr(operations, "next_rows", meanwhile)
+    assert carry_out(worker_engine, LIMITS, RING)
+    found = show(engine, asked)
+    assert (found.status, found.done, found.failed) == ("done", 1, 1)
+    assert found.failures == ({"ref": str(first), "why": NOT_NOW},)
+    assert still_held(engine) == set()
+
+
+def failed_deliveries(engine, number, endpoint="shop", *, body=True):
+    """Failed deliveries of an endpoint, made where it is not known yet; their notifications' ids."""
+    made = []
+    with engine.begin() as connection:
+        for _ in range(number):
+            made.append(uuid.uuid4())
+            if body:
+                connection.execute(
+                    text("INSERT INTO cardsync.kept_bodies (event_id, body) VALUES (:id, 'x')"), {"id": made[-1]}
+                )
+            connection.execute(
+                text(
+                    "INSERT INTO cardsync.deliveries (endpoint_id, event_id, status, finished_at)"
+                    " SELECT endpoint_id, :id, 'failed', clock_timestamp() FROM cardsync.endpoints WHERE name = :name"
+                ),
+                {"id": made[-1], "name": endpoint},
+            )
+    return made
+
+
+@pytest.fixture
+def shop(worker_engine):
+    for name in ("shop", "ledger"):
+        stories.add(worker_engine, NewEndpoint(name, f"https://{name}.example/", "notifications"), RING)
+
+
+def waiting(engine):
+    return one(engine, "SELECT count(*) AS n FROM cardsync.deliveries WHERE status = 'pending'").n
+
+
+def test_all_failed_deliveries_of_an_endpoint_are_replayed_and_those_without_a_body_are_listed(
+    engine, worker_engine, act, shop
+):
+    failed_deliveries(engine, 120)
+    gone = failed_deliveries(engine, 2, body=False)
+    failed_deliveries(engine, 1, endpoint="ledger")
+    filter_ = {"endpoint": "shop", "until": now()}
+    failed_deliveries(engine, 3)  # later: not meant
+    with engine.connect() as connection:
+        assert operations.cost(connection, "replay_deliveries", filter_) == operations.Cost(122, 0)
+    asked = ask(engine, act(), "replay_deliveries", "shop", filter_=filter_, expected=122)
+    assert work(worker_engine) == 2
+    found = show(engine, asked)
+    assert (found.status, found.done, found.failed) == ("done", 120, 2)
+    assert sorted(found.failures, key=lambda one: one["ref"]) == [
+        {"ref": ref, "why": NO_BODY} for ref in sorted(map(str, gone))
+    ]
+    assert waiting(engine) == 120
+
+
+def test_a_replay_of_deliveries_is_cancelled_between_its_steps(engine, worker_engine, act, shop):
+    failed_deliveries(engine, operations.AT_ONCE + 5)
+    filter_ = {"endpoint": "shop", "until": now()}
+    asked = ask(engine, act(), "replay_deliveries", "shop", filter_=filter_, expected=operations.AT_ONCE + 5)
+    assert carry_out(worker_engine, LIMITS, RING)
+    with engine.begin() as connection:
+        assert operations.cancel(connection, act(), asked)
+    assert not carry_out(worker_engine, LIMITS, RING)
+    assert (show(engine, asked).status, waiting(engine)) == ("cancelled", operations.AT_ONCE)
+
+
+def test_a_step_that_is_under_way_when_it_is_cancelled_goes_no_further(engine, worker_engine, act, shop, monkeypatch):
+    failed_deliveries(engine, 3)
+    filter_ = {"endpoint": "shop", "until": now()}
+    asked = ask(engine, act(), "replay_deliveries", "shop", filter_=filter_, expected=3)
+    really, replayed = listing.replay, []
+
+    def then_cancel(connection, delivery_id):
+        replayed.append(delivery_id)
+        if len(replayed) == 2:
+            with engine.begin() as other:
+                operations.cancel(other, act(), asked)
+        return really(connection, delivery_id)
+
+    monkeypatch.setattr(listing, "replay", then_cancel)
+    assert carry_out(worker_engine, LIMITS, RING)
+    found = show(engine, asked)
+    assert (found.status, found.done, waiting(engine)) == ("cancelled", 1, 1)
+
+
+def test_the_console_has_words_for_all_that_a_worker_says_in_ours():
+    assert shown.WHYS == WHYS
 
 
 def test_a_person_is_erased_by_the_number_of_a_customer(engine, worker_engine, act):

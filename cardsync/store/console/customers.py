@@ -18,7 +18,9 @@ Facts = Mapping[str, Any]
 
 _CUSTOMER_COLUMNS: Final = """
     id, environment, customer_id, first_seen_at, reconciled_at, dirty_since, due_at, lane, asked_at, lease_until, failures,
-    last_error, removals_held, list_oddities, applied_no, cadence, look_by
+    last_error, removals_held, list_oddities, applied_no, cadence, look_by,
+    (SELECT e.erasure_id FROM cardsync.erasures AS e WHERE e.customer_id = customers.customer_id
+     ORDER BY e.requested_at DESC LIMIT 1) AS erasure_id
 """
 _CUSTOMER = text(f"SELECT {_CUSTOMER_COLUMNS} FROM cardsync.customers WHERE id = :customer")
 _CARDS = text("""
@@ -75,3 +77,15 @@ def customer_id_of(connection: Connection, customer: int) -> str:
     if customer_id is None:
         raise NotFound("there is no such customer")
     return customer_id
+
+
+_ODD = text("""
+    SELECT id AS customer, environment, list_oddities AS oddities, reconciled_at FROM cardsync.customers
+    WHERE list_oddities <> '{}'::text[] AND id > :after ORDER BY id LIMIT :limit
+""")
+ODD_MAX: Final = 50
+
+
+def odd(connection: Connection, *, after: int) -> list[Mapping[str, Any]]:
+    """Customers whose last list had odd entries, after a number."""
+    return [dict(row) for row in connection.execute(_ODD, {"after": after, "limit": ODD_MAX}).mappings()]

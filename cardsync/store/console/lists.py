@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, TextClause, text
 
+from cardsync.core.cards import ENVIRONMENTS
 from cardsync.core.deletion import OPEN
+from cardsync.core.oddities import HIDING
 from cardsync.store.deletions.requests import in_phase
 from cardsync.store.feed import head as newest_change
 
@@ -132,16 +134,17 @@ def deletions(connection: Connection, *, state: str, after: Place | None) -> Pag
 
 
 _DELETION = text(f"""
-    SELECT {_DELETION_COLUMNS}, d.reason, d.called_at, d.said_status, d.proof_no, d.locked_by, d.due_at, d.tried_since, d.life,
+    SELECT {_DELETION_COLUMNS}, d.reason, d.called_at, d.said_status, d.proof_no, d.locked_by, d.tried_since, d.life,
            (SELECT e.erasure_id FROM cardsync.erasure_deletions AS e WHERE e.deletion_id = d.deletion_id LIMIT 1) AS erasure_id
     FROM cardsync.deletions AS d WHERE d.deletion_id = :deletion_id
 """)
-_STEPS = text("""
-    SELECT s.at, s.step, s.detail, c.step_no, c.hash,
+_STEPS_OF: Final = """
+    SELECT s.at, s.deletion_id, s.step, s.detail, c.step_no, c.hash,
            (SELECT min(l.step_no) FROM cardsync.receipt_seals AS l WHERE l.step_no >= c.step_no) AS sealed_by
     FROM cardsync.deletion_steps AS s LEFT JOIN cardsync.receipt_chain AS c USING (step_id)
-    WHERE s.deletion_id = :deletion_id ORDER BY s.step_id LIMIT 200
-""")
+    WHERE {which} ORDER BY s.step_id LIMIT 200
+"""
+_STEPS = text(_STEPS_OF.format(which="s.deletion_id = :deletion_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +165,85 @@ def deletion(connection: Connection, deletion_id: uuid.UUID) -> Deletion | None:
 
 
 # Few in a deployment: a person asks for each.
-_ERASURES = text("""
-    SELECT e.requested_at AS at, e.erasure_id AS ref, e.status, e.requested_by, e.reason, e.finished_at, e.error,
-           (SELECT count(*) FROM cardsync.erasure_deletions AS d WHERE d.erasure_id = e.erasure_id) AS deletions,
-           (SELECT c.id FROM cardsync.customers AS c WHERE c.customer_id = e.customer_id AND c.environment = 'production')
-               AS production,
-           (SELECT c.id FROM cardsync.customers AS c WHERE c.customer_id = e.customer_id AND c.environment = 'sandbox') AS sandbox
-    FROM cardsync.erasures AS e WHERE (e.requested_at, e.erasure_id) < (cast(:at AS timestamptz), :ref)
-    ORDER BY e.requested_at DESC, e.erasure_id DESC LIMIT :limit
+_ERASURE_COLUMNS: Final = """
+    e.requested_at AS at, e.erasure_id AS ref, e.status, e.requested_by, e.reason, e.finished_at, e.error,
+    (SELECT count(*) FROM cardsync.erasure_deletions AS d WHERE d.erasure_id = e.erasure_id) AS deletions,
+    (SELECT c.id FROM cardsync.customers AS c WHERE c.customer_id = e.customer_id AND c.environment = 'production') AS production,
+    (SELECT c.id FROM cardsync.customers AS c WHERE c.customer_id = e.customer_id AND c.environment = 'sandbox') AS sandbox
+"""
+_ERASURES: Final[Mapping[str, TextClause]] = {
+    state: text(f"""
+        SELECT {_ERASURE_COLUMNS} FROM cardsync.erasures AS e
+        WHERE {condition} AND (e.requested_at, e.erasure_id) < (cast(:at AS timestamptz), :ref)
+        ORDER BY e.requested_at DESC, e.erasure_id DESC LIMIT :limit
+    """)
+    for state, condition in {
+        "all": "true",
+        "open": "e.due_at IS NOT NULL",
+        "stuck": "e.due_at IS NOT NULL AND e.status IN ('blocked', 'failed')",
+        "done": "e.status = 'done'",
+    }.items()
+}
+ERASURE_STATES: Final = tuple(_ERASURES)
+
+
+def erasures(connection: Connection, *, state: str, after: Place | None) -> Page:
+    """Erasures in a state, with our numbers of the person's customers in place of the merchant's id."""
+    return _read(connection, _ERASURES[state], after)
+
+
+_ERASURE = text(f"SELECT {_ERASURE_COLUMNS} FROM cardsync.erasures AS e WHERE e.erasure_id = :erasure_id")
+# What ``erasures.is_proved`` asks, for each environment. What cannot be read is no proof.
+_PERSON = text("""
+    SELECT c.id AS customer, c.environment, c.reconciled_at,
+           coalesce(c.applied_no > e.asked_no AND c.dirty_since IS NULL AND NOT c.list_oddities && cast(:hiding AS text[]), false)
+               AS is_proved,
+           CASE WHEN c.failures > 0 THEN c.last_error END AS error,
+           (SELECT count(*) FROM (
+               SELECT FROM cardsync.cards AS k WHERE k.customer = c.id AND k.status <> 'removed' LIMIT :limit
+           ) AS counted) AS cards
+    FROM cardsync.erasures AS e
+    JOIN cardsync.customers AS c ON c.customer_id = e.customer_id AND c.environment = ANY(:environments)
+    WHERE e.erasure_id = :erasure_id ORDER BY c.environment
 """)
+# The worst first: what needs a person must not be beyond the limit.
+_DELETIONS_OF_ERASURE = text(f"""
+    SELECT {_DELETION_COLUMNS}, d.proof_no
+    FROM cardsync.erasure_deletions AS e JOIN cardsync.deletions AS d USING (deletion_id)
+    WHERE e.erasure_id = :erasure_id
+    ORDER BY d.phase NOT IN ('failed', 'blocked'), d.requested_at, d.deletion_id LIMIT :limit
+""")
+_STEPS_OF_ERASURE = text(
+    _STEPS_OF.format(
+        which="""
+    s.deletion_id IN (SELECT e.deletion_id FROM cardsync.erasure_deletions AS e WHERE e.erasure_id = :erasure_id)
+"""
+    )
+)
+OF_ERASURE_MAX: Final = 200  # deletions, and cards that are counted
 
 
-def erasures(connection: Connection, *, after: Place | None) -> Page:
-    """Erasures, with our numbers of the person's customers in place of the merchant's id."""
-    return _read(connection, _ERASURES, after)
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One erasure: the person's customers and what is not proved of each, its deletions, and its receipt: all their steps."""
+
+    facts: Facts
+    person: tuple[Facts, ...]
+    deletions: tuple[Facts, ...]
+    steps: tuple[Facts, ...]
+
+
+def erasure(connection: Connection, erasure_id: uuid.UUID) -> Erasure | None:
+    """One erasure; ``None`` if there is no such one."""
+    which: dict[str, Any] = {"erasure_id": erasure_id}
+    row = connection.execute(_ERASURE, which).mappings().one_or_none()
+    if row is None:
+        return None
+    of_person = {**which, "environments": list(ENVIRONMENTS), "hiding": list(HIDING), "limit": OF_ERASURE_MAX}
+    person = connection.execute(_PERSON, of_person).mappings()
+    deletions = connection.execute(_DELETIONS_OF_ERASURE, {**which, "limit": OF_ERASURE_MAX}).mappings()
+    steps = connection.execute(_STEPS_OF_ERASURE, which).mappings()
+    return Erasure(dict(row), *(tuple(dict(one) for one in found) for found in (person, deletions, steps)))
 
 
 _FEED = text("""

@@ -1,8 +1,8 @@
 """Operations: what an operator asked for and a worker carries out. What "all N matching" means, counted, priced and walked.
 
-The filter is frozen when it is asked for, with the moment: what fails later is not meant. A bulk operation walks its rows by the
-partial index of failures, by a keyset, ``AT_ONCE`` in a step, so that it can be watched and cancelled. Counts stop at
-``COUNTED_MAX``. Before each step it is looked at again whether the operator may.
+The filter is frozen when it is asked for, with the moment: what fails or is held later is not meant. A bulk operation walks its
+rows by the partial index of failures, or of what is held, by a keyset, ``AT_ONCE`` in a step, so that it can be watched and
+cancelled. Counts stop at ``COUNTED_MAX``. Before each step it is looked at again whether the operator may.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from cardsync.store.console.actions import Act, carry_out
 from cardsync.store.console.operators import Role, may
+from cardsync.store.deletions.askers import WAITS
 
 Kind = Literal[
     "replay_event",
@@ -137,7 +138,14 @@ def cancel(connection: Connection, act: Act, operation_id: uuid.UUID) -> bool:
     return cancelled
 
 
-# What a filter of failures matches. All of it reads a partial index: of failed notifications, or of deletions that ended badly.
+# What a bulk operation's filter names. The rest of a form is left out.
+FILTERS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "replay_events": ("until", "environment", "error"),
+    "replay_deletions": ("until", "phase", "error"),
+    "replay_deliveries": ("until", "endpoint"),
+    "release_deletions": ("until", "asker"),
+}
+# What a filter matches. All of it reads a partial index: of what failed or ended badly, or of what is held.
 _EVENTS: Final = """
     FROM cardsync.events AS e
     WHERE e.status = 'failed' AND e.received_at <= cast(:until AS timestamptz)
@@ -149,29 +157,58 @@ _DELETIONS: Final = """
     WHERE d.phase IN ('blocked', 'failed') AND d.phase = :phase AND d.error IS DISTINCT FROM 'cancelled'
       AND d.finished_at <= cast(:until AS timestamptz) AND (cast(:error AS text) IS NULL OR d.error = :error)
 """
-_MATCHING: Final[Mapping[str, TextClause]] = {
+_DELIVERIES: Final = """
+    FROM cardsync.deliveries AS d
+    WHERE d.endpoint_id = (SELECT endpoint_id FROM cardsync.endpoints WHERE name = :endpoint AND status <> 'removed')
+      AND d.status = 'failed' AND d.finished_at <= cast(:until AS timestamptz)
+"""
+_HELD: Final = f"""
+    FROM cardsync.deletions AS d
+    WHERE {WAITS} AND d.asker = :asker AND d.requested_at <= cast(:until AS timestamptz)
+"""
+
+
+def _count_deletions(which: str) -> TextClause:
+    return text(f"""
+        SELECT count(*) AS matching, count(DISTINCT customer) AS customers
+        FROM (SELECT d.customer {which} LIMIT {COUNTED_MAX}) AS counted
+    """)
+
+
+_MATCHING: Final[Mapping[Kind, TextClause]] = {
     "replay_events": text(f"""
         SELECT count(*) AS matching, count(DISTINCT (environment, customer_id)) AS customers
         FROM (SELECT e.environment, e.customer_id {_EVENTS} LIMIT {COUNTED_MAX}) AS counted
     """),
-    "replay_deletions": text(f"""
-        SELECT count(*) AS matching, count(DISTINCT customer) AS customers
-        FROM (SELECT d.customer {_DELETIONS} LIMIT {COUNTED_MAX}) AS counted
+    "replay_deliveries": text(f"""
+        SELECT count(*) AS matching, 0 AS customers FROM (SELECT {_DELIVERIES} LIMIT {COUNTED_MAX}) AS counted
     """),
+    "replay_deletions": _count_deletions(_DELETIONS),
+    "release_deletions": _count_deletions(_HELD),
 }
-_NEXT: Final[Mapping[str, TextClause]] = {
+_NEXT: Final[Mapping[Kind, TextClause]] = {
     "replay_events": text(f"""
-        SELECT e.received_at AS at, e.event_id AS ref {_EVENTS}
+        SELECT e.received_at AS at, e.event_id AS ref, e.event_id AS named {_EVENTS}
           AND (e.received_at, e.event_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
         ORDER BY e.received_at, e.event_id LIMIT {AT_ONCE}
     """),
     "replay_deletions": text(f"""
-        SELECT d.finished_at AS at, d.deletion_id AS ref {_DELETIONS}
+        SELECT d.finished_at AS at, d.deletion_id AS ref, d.deletion_id AS named {_DELETIONS}
           AND (d.finished_at, d.deletion_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
         ORDER BY d.finished_at, d.deletion_id LIMIT {AT_ONCE}
     """),
+    "replay_deliveries": text(f"""
+        SELECT d.made_at AS at, d.delivery_id AS ref, d.event_id AS named {_DELIVERIES}
+          AND d.delivery_id > cast(:ref AS bigint)
+        ORDER BY d.delivery_id LIMIT {AT_ONCE}
+    """),
+    "release_deletions": text(f"""
+        SELECT d.requested_at AS at, d.deletion_id AS ref, d.deletion_id AS named {_HELD}
+          AND d.deletion_id > cast(:ref AS uuid)
+        ORDER BY d.asker, d.deletion_id LIMIT {AT_ONCE}
+    """),
 }
-_BEFORE_ALL: Final = {"at": "-infinity", "ref": uuid.UUID(int=0)}
+_NIL: Final = str(uuid.UUID(int=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +220,26 @@ class Cost:
 
 
 def cost(connection: Connection, kind: Kind, filter_: Mapping[str, Any]) -> Cost:
-    """What carrying it out would cost. A customer's hints share a list; a deletion is a call of its own, and a list proves it."""
+    """What carrying it out would cost. A customer's hints share a list; a deletion is a call of its own, and a list proves it.
+
+    A delivery is a message to an endpoint: it costs no call.
+    """
     row = connection.execute(_MATCHING[kind], _parameters(kind, filter_)).one()
-    return Cost(row.matching, row.customers if kind == "replay_events" else row.matching + row.customers)
+    deletes = kind in ("replay_deletions", "release_deletions")
+    return Cost(row.matching, row.matching * deletes + row.customers)
 
 
 def _parameters(kind: Kind, filter_: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("until", "environment", "error") if kind == "replay_events" else ("until", "phase", "error")
-    return {name: filter_.get(name) for name in names}
+    return {name: filter_.get(name) for name in FILTERS[kind]}
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A row that a bulk operation is about: its place, and the notification or deletion that names it to people."""
+
+    at: dt.datetime
+    ref: uuid.UUID | int
+    named: uuid.UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +282,14 @@ def claim(connection: Connection) -> Claimed | None:
     return Claimed(row.operation_id, row.kind, row.subject, row.filter, row.actor, row.reason, row.place, allowed)
 
 
-def next_rows(connection: Connection, claimed: Claimed) -> list[tuple[dt.datetime, uuid.UUID]]:
+def next_rows(connection: Connection, claimed: Claimed) -> list[Matched]:
     """The next rows of a bulk operation, after its place."""
-    place = claimed.place or _BEFORE_ALL
+    before_all = {"at": "-infinity", "ref": "0" if claimed.kind == "replay_deliveries" else _NIL}
+    place = claimed.place or before_all
     parameters = {**_parameters(claimed.kind, claimed.filter), "at": place["at"], "ref": place["ref"]}
-    return [(row.at, row.ref) for row in connection.execute(_NEXT[claimed.kind], parameters)]
+    statement = _NEXT[claimed.kind]
+    wanted = {name: parameters[name] for name in statement.compile().params}
+    return [Matched(*row) for row in connection.execute(statement, wanted)]
 
 
 _ADVANCE = text(f"""
@@ -254,10 +306,10 @@ def advance(
     *,
     done: int,
     failures: Sequence[Mapping[str, str]] = (),
-    place: tuple[dt.datetime, uuid.UUID] | None = None,
+    place: Matched | None = None,
 ) -> bool:
     """Note a step's outcome; false if the operation was cancelled meanwhile, and then its caller rolls the step back."""
-    at = None if place is None else {"at": place[0].isoformat(), "ref": str(place[1])}
+    at = None if place is None else {"at": place.at.isoformat(), "ref": str(place.ref)}
     parameters = {
         "operation_id": claimed.operation_id,
         "done": done,

@@ -45,11 +45,14 @@ def _capped(what: str) -> str:
     return f"(SELECT count(*) FROM (SELECT FROM {what} LIMIT {COUNTED_MAX}) AS counted)"
 
 
+_FAILED_DELETIONS: Final = (
+    "cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'failed'"
+    " AND error IS DISTINCT FROM 'cancelled'"
+)
 _NEEDS = text(f"""
     SELECT {_capped("cardsync.events WHERE status = 'failed'")} AS failed_events,
            {_capped("cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'blocked'")} AS blocked_deletions,
-           {_capped("cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'failed' AND error <> 'cancelled'")}
-               AS failed_deletions,
+           {_capped(_FAILED_DELETIONS)} AS failed_deletions,
            {_capped("cardsync.deletions WHERE due_at = 'infinity'")} AS held_deletions,
            {_capped("cardsync.erasures WHERE due_at IS NOT NULL AND status IN ('blocked', 'failed')")} AS late_erasures,
            {_capped("cardsync.customers WHERE removals_held")} AS held_customers,

@@ -59,6 +59,9 @@ class Operator:
         return (self.now - self.began_at).total_seconds() < FRESH_SECONDS
 
 
+SENT_BEFORE: Final = "this form was sent before, and what it made was shown then"
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Raise what the console's functions refuse as an error of ours; any other error passes."""
@@ -68,7 +71,10 @@ def refusals() -> Iterator[None]:
         refusal = _REFUSALS.get(str(getattr(error.orig, "sqlstate", None)))
         if refusal is None:
             raise
-        said = getattr(getattr(error.orig, "diag", None), "message_primary", None)
+        diagnosis = getattr(error.orig, "diag", None)
+        said = getattr(diagnosis, "message_primary", None)
+        if getattr(diagnosis, "constraint_name", None) == "operator_actions_request_key":
+            said = SENT_BEFORE
         raise refusal(said or "refused") from error
 
 

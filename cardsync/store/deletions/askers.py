@@ -13,6 +13,7 @@ Rejected too: counting the rows of ``deletions`` for each request, which grows w
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -49,10 +50,13 @@ def keep_limits(connection: Connection, *, share: float, floor: int) -> None:
     connection.execute(_KEEP_LIMITS, {"share": share, "floor": floor})
 
 
+# What is held since a restore is no asker's trouble, and is decided one by one.
+WAITS: Final = f"due_at = 'infinity' AND error IS DISTINCT FROM '{HELD_SINCE_RESTORE}'"
+
 _HELD = text(f"""
     SELECT a.asker, a.held_since, a.day, a.asked, (
         SELECT count(*) FROM (
-            SELECT FROM cardsync.deletions AS d WHERE d.asker = a.asker AND d.due_at = 'infinity' LIMIT {COUNTED_MAX}
+            SELECT FROM cardsync.deletions AS d WHERE d.asker = a.asker AND {WAITS} LIMIT {COUNTED_MAX}
         ) AS counted
     ) AS deletions_held
     FROM cardsync.deletion_askers AS a WHERE a.held_since IS NOT NULL ORDER BY a.held_since, a.asker LIMIT :limit
@@ -93,23 +97,54 @@ def release(connection: Connection, asker: str | None = None) -> list[str]:
     return list(connection.execute(_RELEASE, {"asker": asker}).scalars())
 
 
-# A receipt is written with it. Rows that a list just moves are passed over: the caller asks again until nothing is left. What is
-# held since a restore is no asker's trouble, and is decided one by one.
-_LET_GO = text(f"""
+# For an operator who lets some of them go, up to a moment: requests that came later are held still, and so is their asker.
+# The row is locked by a statement of its own, so that what the next one reads holds all that was asked for until then.
+_LOCK = text("SELECT FROM cardsync.deletion_askers WHERE asker = :asker FOR UPDATE")
+_LIFT = text(f"""
+    UPDATE cardsync.deletion_askers AS a SET held_since = NULL, told_at = NULL, asked = 0
+    WHERE a.asker = :asker AND a.held_since IS NOT NULL AND NOT EXISTS (
+        SELECT FROM cardsync.deletions AS d WHERE d.asker = :asker AND {WAITS}
+    )
+""")
+_IS_HELD = text("SELECT FROM cardsync.deletion_askers WHERE asker = :asker AND held_since IS NOT NULL")
+
+
+def lift(connection: Connection, asker: str) -> bool:
+    """Take an asker's requests again, counted from zero, if none of them waits; whether they were held until now."""
+    connection.execute(_LOCK, {"asker": asker})
+    return connection.execute(_LIFT, {"asker": asker}).rowcount == 1
+
+
+def is_held(connection: Connection, asker: str) -> bool:
+    """Whether new requests of this asker are held."""
+    return connection.execute(_IS_HELD, {"asker": asker}).one_or_none() is not None
+
+
+# A receipt is written with it.
+_LET_GO_OF: Final = """
     WITH picked AS MATERIALIZED (
-        SELECT deletion_id FROM cardsync.deletions
-        WHERE due_at = 'infinity' AND asker = ANY(:askers)
-          AND error IS DISTINCT FROM '{HELD_SINCE_RESTORE}'
-        ORDER BY asker, deletion_id LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT deletion_id FROM cardsync.deletions WHERE {waits} AND {which}
     ), released AS (
         UPDATE cardsync.deletions SET due_at = clock_timestamp(), tried_since = clock_timestamp(), rung_at = NULL, error = NULL
         WHERE deletion_id = ANY(ARRAY(SELECT deletion_id FROM picked)) RETURNING deletion_id
     )
     INSERT INTO cardsync.deletion_steps (deletion_id, step, detail)
     SELECT deletion_id, 'replayed', jsonb_build_object('released_by', cast(:by AS text)) FROM released ORDER BY deletion_id
-""")
+"""
+# Rows that a list just moves are passed over: the caller asks again until nothing is left.
+_LET_GO = text(
+    _LET_GO_OF.format(
+        waits=WAITS, which="asker = ANY(:askers) ORDER BY asker, deletion_id LIMIT :limit FOR UPDATE SKIP LOCKED"
+    )
+)
+_LET_ONE_GO = text(_LET_GO_OF.format(waits=WAITS, which="deletion_id = :deletion_id FOR UPDATE"))
 
 
 def let_go(connection: Connection, askers: Sequence[str], *, by: str, limit: int = AT_ONCE) -> int:
     """Make held deletions of these askers due; return their number. A running worker takes them up within seconds."""
     return connection.execute(_LET_GO, {"askers": list(askers), "by": by, "limit": limit}).rowcount
+
+
+def let_one_go(connection: Connection, deletion_id: uuid.UUID, *, by: str) -> bool:
+    """Make one held deletion due; false if it is not held."""
+    return connection.execute(_LET_ONE_GO, {"deletion_id": deletion_id, "by": by}).rowcount == 1

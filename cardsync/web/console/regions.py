@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cardsync.web.cached_check import CachedCheck, NoAnswer
@@ -37,6 +37,16 @@ def read(question: Callable[[Connection], Value]) -> Region[Value]:
             return Region(question(connection))
     except SQLAlchemyError as error:
         return Region(None, _why(error))
+
+
+def kept(engine: Engine, question: Callable[[Connection], Value], *, keep_seconds: float) -> CachedCheck[Value]:
+    """A figure that is asked for once for all viewers, and kept for some seconds."""
+
+    def ask() -> Value:
+        with engine.connect() as connection:
+            return question(connection)
+
+    return CachedCheck(ask, keep_seconds=keep_seconds)
 
 
 def read_shared(figure: CachedCheck[Value]) -> Region[Value]:

@@ -118,6 +118,7 @@ FACTS: Final[Mapping[str, str]] = {
     "last_error": N_("last error"),
     "last_status": N_("answer"),
     "endpoint": N_("endpoint"),
+    "asker": N_("asker"),
     "actor": N_("operator"),
     "reason": N_("reason"),
     "attempt": N_("attempt"),
@@ -133,6 +134,9 @@ FACTS: Final[Mapping[str, str]] = {
     "kind": N_("kind"),
     "operation_id": N_("operation"),
     "deletion_id": N_("deletion"),
+    "card_id": N_("card"),
+    "life": N_("life of the card"),
+    "released_by": N_("released by"),
     "filter": N_("filter"),
     "expected": N_("expected"),
     "done": N_("done"),
@@ -153,11 +157,43 @@ FACTS: Final[Mapping[str, str]] = {
     "paused": N_("paused"),
     "since": N_("since"),
 }
+# Why a worker did not do something, as far as these are words of ours (``cardsync.stories.carry_out``).
+WHYS: Final = frozenset(
+    (
+        N_("its state does not allow it any more"),
+        N_("its body is not kept any more"),
+        N_("more requests of this asker were held after the dry run: they wait, and new ones are held still"),
+        N_("the operator may not do this any more"),
+        N_("what it is about cannot be read"),
+        N_("this release knows no such operation"),
+    )
+)
+# Why something was refused at once: by the functions of the database that the console calls, or by what looks at an address.
+REFUSALS: Final = frozenset(
+    (
+        N_("this is under way already"),
+        N_("it is not under way any more"),
+        N_("calls are paused already"),
+        N_("no operator has paused calls"),
+        N_("there is no such key, or it is revoked already"),
+        N_("this is your own name: ask another admin"),
+        N_("this is your own name: sign out instead"),
+        N_("this form was sent before, and what it made was shown then"),
+        N_("the idempotency key was used for another request"),
+        N_("there is an endpoint of this name already"),
+        N_("an address with a query is for the command line: cardsync endpoints add"),
+        N_("the URL is not well formed"),
+        N_("the URL must be https://host[:port]/path, or http:// to this machine or a private network"),
+        N_("the URL must carry no credentials and no fragment: messages are signed"),
+        N_("the address is none that endpoints have"),
+        N_("plain http is refused except to this machine and to private networks: use https"),
+    )
+)
 # Facts whose text is a moment; so is every fact whose name ends in ``_at``.
 _MOMENTS: Final = frozenset(("since", "until"))
 # Where a worker's answer goes: of no meaning to people.
 _UNSHOWN: Final = frozenset(("salt", "answer_to"))
-_LISTS: Final[Mapping[str, str]] = {"all": N_("all"), "open": N_("under way")}
+_LISTS: Final[Mapping[str, str]] = {"all": N_("all"), "open": N_("under way"), "stuck": N_("does not go on")}
 _SHOWN_FACTS: Final = (
     "result",
     "state",
@@ -193,6 +229,7 @@ def register(app: Flask) -> None:
         "entry_detail": entry_detail,
         "fact_list": fact_list,
         "fact_word": fact_word,
+        "why_word": why_word,
         "capped": capped,
         "hour": hour,
         "by_lane": by_lane,
@@ -205,6 +242,11 @@ def action_word(action: str) -> str:
     if action.endswith("_ended"):
         return _("%(what)s: ended", what=_(ACTIONS.get(action.removesuffix("_ended"), action)))
     return _(ACTIONS.get(action, action))
+
+
+def why_word(why: str) -> str:
+    """Why something was not done, in the viewer's language where it is in words of ours."""
+    return _(why) if why in WHYS | REFUSALS else why
 
 
 def step_chip(state: str) -> Markup:

@@ -96,9 +96,28 @@ def test_erasures_show_numbers_and_no_name_of_the_merchant_s(engine):
     customer = CustomerFactory(customer_id="someone", environment="production")
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO cardsync.erasures (customer_id, requested_by) VALUES ('someone', 'x')"))
-        (row,) = lists.erasures(connection, after=None).rows
+        (row,) = lists.erasures(connection, state="all", after=None).rows
     assert (row["production"], row["sandbox"]) == (customer.id, None)
     assert "customer_id" not in row
+
+
+def test_erasures_are_listed_by_how_far_they_are(engine):
+    states = {"pending": ("all", "open"), "blocked": ("all", "open", "stuck"), "failed": ("all", "open", "stuck")}
+    with engine.begin() as connection:
+        for status, due in (*((one, "now()") for one in states), ("done", "NULL")):
+            connection.execute(
+                text(
+                    "INSERT INTO cardsync.erasures (customer_id, requested_by, status, due_at, finished_at, error)"
+                    f" VALUES (:status, 'x', :status, {due}, CASE WHEN :status = 'done' THEN now() END,"
+                    " CASE WHEN :status IN ('blocked', 'failed') THEN 'why' END)"
+                ),
+                {"status": status},
+            )
+        for state in lists.ERASURE_STATES:
+            found = {row["status"] for row in lists.erasures(connection, state=state, after=None).rows}
+            expected = {status for status, shown in states.items() if state in shown}
+            assert found == expected | ({"done"} if state in ("all", "done") else set()), state
+        assert lists.erasure(connection, uuid.uuid4()) is None
 
 
 def test_the_feed_goes_back_from_its_head(engine, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -117,3 +118,10 @@ def signed_in(console: Flask, link: Callable[..., str]) -> Callable[..., Browser
 @pytest.fixture(autouse=True)
 def bound_factories(bound_factories: None) -> None:
     """Every test of this room makes rows."""
+
+
+def filter_of(page: str) -> str:
+    """The frozen filter that the form of a dry run carries."""
+    found = re.search(r'name="filter" value="([^"]*)"', page)
+    assert found is not None, "there is no dry run"
+    return html.unescape(found[1])

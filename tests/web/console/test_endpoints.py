@@ -16,6 +16,7 @@ from tests.factories import RING, CustomerFactory, EventFactory
 from tests.receivers import Receiver
 from tests.store.rows import change, one
 from tests.waiting import until
+from tests.web.console.conftest import filter_of
 
 LIMITS = Limits(0.15, 25)
 SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]{44}")
@@ -133,9 +134,24 @@ def test_deliveries_are_replayed_one_or_all_failed_of_an_endpoint(signed_in, eng
     work(worker_engine)
     pending = "SELECT count(*) AS n FROM cardsync.deliveries WHERE status = 'pending'"
     assert one(engine, pending).n == 1
-    assert browser.post("/deliveries/replay-failed", name="shop", expected="2", word="REPLAY").status_code == 303
+    assert "/deliveries/replay-all?name=shop" in browser.get("/deliveries?name=shop&status=failed").text
+    page = browser.get("/deliveries/replay-all?name=shop").text
+    assert re.search(r"Messages to the endpoint, at most</dt><dd>2</dd>\s*<dt>Calls to Ottu, about</dt><dd>0<", page)
+    filter_ = filter_of(page)
+    change(
+        engine,
+        "DELETE FROM cardsync.kept_bodies WHERE event_id = (SELECT min(event_id::text)::uuid FROM"
+        " cardsync.deliveries WHERE status = 'failed')",
+    )
+    assert browser.post("/deliveries/replay-all", filter=filter_, word="REPLAYED").status_code == 400
+    asked = browser.post("/deliveries/replay-all", filter=filter_, word="REPLAY").headers["Location"]
+    assert browser.post("/deliveries/replay-all", filter=filter_, word="REPLAY").status_code == 409
     work(worker_engine)
-    assert one(engine, pending).n == 3
+    assert one(engine, pending).n == 2
+    page = browser.get(asked).text
+    assert "1 of about 2 done, 1 failed." in page
+    failed = one(engine, "SELECT event_id FROM cardsync.deliveries WHERE status = 'failed'").event_id
+    assert re.search(rf'href="/notifications/{failed}">{failed}</a></td><td>its body is not kept any more', page)
 
 
 def test_an_endpoint_that_is_behind_and_files_set_aside_need_a_person(make_console, signed_in, engine, tmp_path):

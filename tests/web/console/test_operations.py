@@ -5,17 +5,27 @@ from __future__ import annotations
 import html
 import json
 import re
+import uuid
 
+import pytest
 from sqlalchemy import text
 
 from cardsync.core.brake import Limits
 from cardsync.store.access import keys
+from cardsync.store.deletions import requests
 from cardsync.stories.carry_out import carry_out
 from tests.factories import RING, CustomerFactory, EventFactory, make_card
 from tests.store.rows import change, one
-from tests.web.console.conftest import Browser
+from tests.web.console.conftest import Browser, filter_of
 
 LIMITS = Limits(0.15, 25)
+
+
+UNTIL = "2026-01-01T00:00:00+00:00"
+
+
+def filter_of_asker(asker):
+    return json.dumps({"asker": asker, "until": UNTIL})
 
 
 def age_sign_ins(engine):
@@ -30,10 +40,6 @@ def comes_again(page):
     )
     assert with_script == without
     return with_script
-
-
-def filter_of(page):
-    return html.unescape(re.search(r'name="filter" value="([^"]*)"', page)[1])
 
 
 def test_a_failed_notification_is_replayed_and_its_page_tells_the_progress(signed_in, engine, worker_engine):
@@ -72,6 +78,58 @@ def test_all_that_match_is_an_operation_on_the_server_with_a_dry_run(signed_in, 
     assert (kept.filter, kept.reason) == (json.loads(filter_), "fixed")
 
 
+def test_an_asker_s_held_requests_are_released_after_a_dry_run_and_the_page_says_what_was_not(
+    signed_in, engine, worker_engine
+):
+    change(engine, "UPDATE cardsync.deletion_brake SET floor = 0, share = 0.0001")
+    asked = []
+    for _ in range(3):
+        card = make_card(CustomerFactory())
+        with engine.begin() as connection:
+            request = requests.request(connection, card_id=card.card_id, requested_by="x", asker="api:shop & co")
+        asked.append(request.deletion_id)
+    browser = signed_in("operator")
+    path = html.unescape(re.search(r'href="(/brake/requests/release-all[^"]*)"', browser.get("/brake").text)[1])
+    page = browser.get(path).text
+    assert re.search(r"Matching now</dt><dd>3</dd>\s*<dt>Calls to Ottu, about</dt><dd>6<", page)
+    filter_ = filter_of(page)
+    assert json.loads(filter_)["asker"] == "api:shop & co"
+    assert browser.post("/brake/requests/release-all", filter=filter_, word="REPLAY").status_code == 400
+    progress = browser.post("/brake/requests/release-all", filter=filter_, word="RELEASE").headers["Location"]
+    assert "0 of about 3 done" in browser.get(progress).text
+    with engine.begin() as connection:
+        assert requests.cancel(connection, asked[0], by="op")
+    while carry_out(worker_engine, LIMITS, RING):
+        pass
+    assert "2 of about 3 done, 0 failed." in browser.get(progress).text
+    assert "No asker's requests are held." in browser.get("/brake").text
+
+
+@pytest.mark.parametrize("path", ["/deliveries/replay-all", "/brake/requests/release-all"])
+@pytest.mark.parametrize(
+    "filter_", ["", "[]", "{}", '{"until": "now"}', '{"until": "2026-01-01T00:00:00"}', filter_of_asker("x" * 201)]
+)
+def test_a_filter_that_no_dry_run_made_is_refused(signed_in, engine, path, filter_):
+    word = "RELEASE" if "brake" in path else "REPLAY"
+    assert signed_in("operator").post(path, filter=filter_, word=word).status_code == 400
+    assert one(engine, "SELECT count(*) AS n FROM cardsync.operations").n == 0
+
+
+def test_a_dry_run_and_its_form_are_for_operators_alone(signed_in, engine):
+    dry_runs = ("/deliveries/replay-all?name=x", "/brake/requests/release-all?asker=x", "/deletions/replay-all")
+    for role in ("viewer", "support"):
+        browser = signed_in(role)
+        for path in dry_runs:
+            assert browser.get(path).status_code == 403
+            assert browser.post(path.partition("?")[0], filter=filter_of_asker("x"), word="RELEASE").status_code == 403
+    assert one(engine, "SELECT count(*) AS n FROM cardsync.operations").n == 0
+    browser = signed_in("operator")
+    for path in dry_runs:
+        assert "Nothing matches." in browser.get(path).text
+    for path in ("/deliveries/replay-all", "/brake/requests/release-all", "/deletions/replay-all?phase=done"):
+        assert browser.get(path).status_code == 404
+
+
 def test_what_changes_much_wants_a_new_sign_in(signed_in, engine):
     customer, browser = CustomerFactory(), signed_in("admin")
     EventFactory(status="failed")
@@ -81,8 +139,10 @@ def test_what_changes_much_wants_a_new_sign_in(signed_in, engine):
     for path, fields in (
         (f"/customers/{customer.id}/erase", {"word": "ERASE"}),
         ("/brake/release", {"word": "RELEASE"}),
-        ("/brake/requests/release", {"word": "RELEASE", "asker": "x"}),
+        ("/brake/requests/release-all", {"word": "RELEASE", "filter": filter_of_asker("x")}),
+        ("/deliveries/replay-all", {"word": "REPLAY", "filter": json.dumps({"endpoint": "x", "until": UNTIL})}),
         ("/notifications/replay-all", {"word": "REPLAY", "filter": filter_}),
+        ("/deletions/replay-all", {"word": "REPLAY", "filter": json.dumps({"phase": "failed", "until": UNTIL})}),
         ("/calls/resume", {"word": "RESUME"}),
         ("/access/operators/invite", {"name": "Bilal", "role": "viewer"}),
         ("/access/keys", {"name": "shop", "scope": "cards:read"}),
@@ -139,6 +199,28 @@ def test_an_admin_invites_operators_and_makes_keys_which_are_shown_once(signed_i
         {"name": "4111 1111 1111 1111", "role": "viewer"},
     ):
         assert browser.post("/access/operators/invite", **wrong).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "made"),
+    [
+        ("/access/keys", {"name": "shop", "scope": "cards:read"}, "api_keys"),
+        ("/access/operators/invite", {"name": "Bilal", "role": "viewer"}, "operators WHERE name = 'Bilal'"),
+    ],
+)
+def test_a_form_that_shows_a_secret_makes_one_however_often_it_is_sent(signed_in, engine, path, given, made):
+    browser = signed_in("admin")
+    once = {**given, "request_key": str(uuid.uuid4())}
+    assert browser.post(path, **once).status_code == 200
+    rows = (
+        f"SELECT count(*) AS n, string_agg(t::text, ' ') AS said FROM cardsync.{made.replace(' WHERE', ' AS t WHERE')}"
+    )
+    rows = rows if "WHERE" in rows else f"{rows} AS t"
+    before = one(engine, rows)
+    again = browser.post(path, **once)
+    assert (again.status_code, "this form was sent before" in again.text) == (409, True)
+    assert one(engine, rows) == before
+    assert before.n == 1
 
 
 def test_nobody_changes_the_own_role(signed_in, engine):

@@ -45,6 +45,10 @@ def customer(engine):
     with engine.begin() as connection:
         asked = requests.request(connection, card_id=other.card_id, requested_by="test", reason="asked by phone")
         made.deletion_id = asked.deletion_id
+        erasure = (
+            "INSERT INTO cardsync.erasures (customer_id, requested_by) VALUES (:customer, 'test') RETURNING erasure_id"
+        )
+        made.erasure_id = connection.execute(text(erasure), {"customer": made.customer_id}).scalar_one()
         connection.execute(
             text(
                 "INSERT INTO cardsync.walks (began_by, expected, last_customer) VALUES ('test', 2, 9);"
@@ -74,7 +78,11 @@ def pages(customer):
         "/deletions/replay-all?phase=blocked",
         f"/deletions/{customer.deletion_id}",
         "/erasures",
+        "/erasures?state=stuck",
+        f"/erasures/{customer.erasure_id}",
         f"/erasures/{customer.id}/new",
+        "/customers/odd",
+        "/spool",
         "/calls",
         "/calls?budget=1000",
         "/brake",
@@ -82,6 +90,8 @@ def pages(customer):
         "/endpoints",
         "/deliveries",
         "/deliveries?name=shop",
+        "/deliveries/replay-all?name=shop",
+        "/brake/requests/release-all?asker=api:shop",
         "/imports",
         "/operations",
         "/access",
@@ -173,6 +183,14 @@ def test_a_page_costs_at_most_five_statements(signed_in, customer, console_engin
         asked.clear()
         assert browser.get(path).status_code == 200
         assert 0 < len(asked) <= STATEMENTS_MAX, (path, asked)
+
+
+def test_the_sample_that_a_forecast_needs_is_read_once_for_all_viewers(signed_in, customer, console_engine):
+    asked = []
+    event.listen(console_engine, "before_cursor_execute", lambda _c, _k, statement, *_: asked.append(statement))
+    for _ in range(3):
+        assert "Oldest list at most" in signed_in("viewer").get("/calls?budget=1000").text
+    assert len([one for one in asked if "AS cadence" in one]) == 1
 
 
 @pytest.mark.parametrize("statement_timeout_ms", [1_000])

@@ -71,12 +71,6 @@ def replay_delivery(delivery_id: int) -> ResponseReturnValue:
     return ask("replay_delivery", str(delivery_id))
 
 
-@blueprint.post("/deliveries/replay-failed")
-def replay_deliveries() -> ResponseReturnValue:
-    """Send all failed deliveries of one endpoint again, as far as their bodies are kept."""
-    return ask("replay_deliveries", _name(), expected=max(1, request.form.get("expected", 1, type=int)))
-
-
 def _name() -> str:
     name = request.form.get("name", "").strip()
     if not 0 < len(name) <= NAME_MAX:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import uuid
 from typing import Any, Final
 
 from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy import Connection
 from werkzeug.exceptions import BadRequest
 
 from cardsync.errors import Refused
@@ -18,6 +18,8 @@ from cardsync.web.console.actions.forms import act, carry_out, reason, refused
 from cardsync.web.console.site import Site
 
 blueprint: Final = Blueprint("operation_actions", __name__)
+
+SUBJECT_MAX: Final = 200  # characters of a name
 
 WORDS: Final = {
     "replay_events": "REPLAY",
@@ -53,7 +55,7 @@ def replay_event(event_id: uuid.UUID) -> ResponseReturnValue:
 @blueprint.post("/notifications/replay-all")
 def replay_events() -> ResponseReturnValue:
     """Open all failed notifications again that matched at the dry run."""
-    return _bulk("replay_events", ("until", "environment", "error"))
+    return _bulk("replay_events")
 
 
 @blueprint.post("/deletions/<uuid:deletion_id>/replay")
@@ -71,23 +73,38 @@ def cancel_deletion(deletion_id: uuid.UUID) -> ResponseReturnValue:
 @blueprint.post("/deletions/replay-all")
 def replay_deletions() -> ResponseReturnValue:
     """Open all deletions again that matched at the dry run."""
-    return _bulk("replay_deletions", ("until", "phase", "error"))
+    return _bulk("replay_deletions")
 
 
-def _bulk(kind: Kind, names: tuple[str, ...]) -> ResponseReturnValue:
-    """The filter is what the dry run showed, as its form carries it; the database reads it as values alone."""
+@blueprint.post("/deliveries/replay-all")
+def replay_deliveries() -> ResponseReturnValue:
+    """Send an endpoint's failed deliveries again that matched at the dry run, as far as their bodies are kept."""
+    return _bulk("replay_deliveries", of="endpoint")
+
+
+@blueprint.post("/brake/requests/release-all")
+def release_deletions() -> ResponseReturnValue:
+    """Let one asker's held requests go on that matched at the dry run."""
+    return _bulk("release_deletions", of="asker")
+
+
+def _bulk(kind: Kind, *, of: str | None = None) -> ResponseReturnValue:
+    """The filter is what the dry run showed, as its form carries it; the database reads it as values alone.
+
+    ``of`` is the fact that names whose rows these are: one operation of a kind is under way for each.
+    """
     try:
         given = json.loads(request.form.get("filter", ""))
-        filter_ = {name: None if given.get(name) is None else str(given[name]) for name in names}
+        filter_ = {name: None if given.get(name) is None else str(given[name]) for name in operations.FILTERS[kind]}
+        until = dt.datetime.fromisoformat(filter_["until"] or "")
     except (ValueError, AttributeError):
         raise BadRequest from None
-
-    def count(connection: Connection) -> int:
-        return operations.cost(connection, kind, filter_).matching
-
+    subject = "all" if of is None else filter_[of]
+    if until.tzinfo is None or subject is None or not 0 < len(subject) <= SUBJECT_MAX:
+        raise BadRequest
     with Site.here().engine.connect() as connection:
-        expected = count(connection)
-    return ask(kind, "all", filter_=filter_, expected=expected)
+        expected = operations.cost(connection, kind, filter_).matching
+    return ask(kind, subject, filter_=filter_, expected=expected)
 
 
 @blueprint.post("/customers/<int:customer>/erase")
@@ -101,15 +118,6 @@ def release_brake() -> ResponseReturnValue:
     """Let removals go on, watched."""
     accept = request.form.get("accept", 0, type=int)
     return ask("release_brake", "removals", filter_={"accept": min(max(0, accept), 1_000_000)})
-
-
-@blueprint.post("/brake/requests/release")
-def release_deletions() -> ResponseReturnValue:
-    """Let one asker's held requests go on."""
-    asker = request.form.get("asker", "")
-    if not 0 < len(asker) <= 200:
-        raise BadRequest
-    return ask("release_deletions", asker)
 
 
 @blueprint.post("/operations/<uuid:operation_id>/cancel")

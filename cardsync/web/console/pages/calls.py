@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Blueprint, request
+from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
 
 from cardsync.core import change_rate, planner
@@ -13,12 +13,15 @@ from cardsync.core.planner import Forecast
 from cardsync.store.calls import gate, ledger
 from cardsync.store.console import lists
 from cardsync.store.console.lists import Cadences
+from cardsync.web.cached_check import CachedCheck
 from cardsync.web.console import regions, rendering
 from cardsync.web.console.site import Site
 
 blueprint: Final = Blueprint("calls", __name__)
 
 BUDGET_MAX: Final = 100_000_000
+KEEP_SECONDS: Final = 60.0  # habits change over days; the sample reads thousands of rows
+_KEY: Final = "cardsync.console.cadences"
 
 
 @blueprint.get("/calls")
@@ -28,7 +31,7 @@ def show() -> ResponseReturnValue:
     budget = request.args.get("budget", settings.ottu_daily_calls * 2, type=int)
     budget = min(max(1, budget), BUDGET_MAX)
     spent = regions.read(ledger.spent_by_lane)
-    cadences = regions.read(lists.cadences)
+    cadences = regions.read_shared(_cadences())
     urgent = 0 if spent.value is None else sum(number for lane, number in spent.value.items() if lane != "sweep")
     forecasts = {
         calls: _forecast(cadences.value, calls, urgent, settings.look_again_seconds / SECONDS_A_DAY)
@@ -46,6 +49,15 @@ def show() -> ResponseReturnValue:
         forecasts=forecasts,
         budget=budget,
     )
+
+
+def _cadences() -> CachedCheck[Cadences]:
+    """How often customers change, of a sample, once for all viewers of this console."""
+    found: CachedCheck[Cadences] | None = current_app.extensions.get(_KEY)
+    if found is None:
+        found = regions.kept(Site.here().engine, lists.cadences, keep_seconds=KEEP_SECONDS)
+        current_app.extensions[_KEY] = found
+    return found
 
 
 def _forecast(cadences: Cadences, daily_calls: int, urgent: int, shortest_days: float) -> Forecast:

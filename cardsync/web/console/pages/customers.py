@@ -8,12 +8,14 @@ from typing import Final
 from flask import Blueprint, abort, request
 from flask.typing import ResponseReturnValue
 
-from cardsync.core import verdict
+from cardsync.core import oddities, verdict
 from cardsync.store.console import customers, timeline
 from cardsync.store.console.timeline import Place
 from cardsync.web.console import regions, rendering
 
 blueprint: Final = Blueprint("customers", __name__)
+
+NUMBER_MAX: Final = 2**63 - 1
 
 
 @blueprint.get("/customers/<int:customer>")
@@ -33,6 +35,16 @@ def show(customer: int) -> ResponseReturnValue:
     why = (*verdict.why_due(facts), *verdict.of_customer(facts))
     return rendering.page(
         "customer.html", number=customer, found=found, entries=entries, why=why, is_first=after is None
+    )
+
+
+@blueprint.get("/customers/odd")
+def odd() -> ResponseReturnValue:
+    """Customers whose last list was odd, by our own number."""
+    after = min(max(0, request.args.get("after", 0, type=int)), NUMBER_MAX)
+    found = regions.read(lambda connection: customers.odd(connection, after=after))
+    return rendering.page(
+        "odd_lists.html", found=found, said=oddities.said, page_size=customers.ODD_MAX, is_first=not after
     )
 
 

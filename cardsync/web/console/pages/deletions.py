@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from flask import Blueprint, abort, request
+from flask import Blueprint, abort, request, url_for
 from flask.typing import ResponseReturnValue
 
 from cardsync.core import deletion as core
-from cardsync.store.console import lists, operations
+from cardsync.store.console import lists
 from cardsync.store.console.lists import Facts
 from cardsync.web.console import keyset, regions, rendering
+from cardsync.web.console.pages.operations import dry_run
 
 blueprint: Final = Blueprint("deletions", __name__)
 
@@ -78,24 +78,29 @@ def replay_all() -> ResponseReturnValue:
     phase = request.args.get("phase", "failed")
     if phase not in ("failed", "blocked"):
         abort(404)
-    filter_: dict[str, Any] = {"phase": phase, "error": None, "until": dt.datetime.now(dt.UTC).isoformat()}
-    cost = regions.read(lambda connection: operations.cost(connection, "replay_deletions", filter_))
-    return rendering.page(
-        "replay_all.html",
-        kind="replay_deletions",
-        filter_=filter_,
-        cost=cost,
-        counted_max=operations.COUNTED_MAX,
-        back="deletions.show",
-    )
+    return dry_run("replay_deletions", {"phase": phase, "error": None}, back=url_for("deletions.show", state=phase))
 
 
 @blueprint.get("/erasures")
 def show_erasures() -> ResponseReturnValue:
-    """Erasures, the newest first."""
-    after = keyset.asked()
-    page = regions.read(lambda connection: lists.erasures(connection, after=after))
-    return rendering.page("erasures.html", page=page, is_first=after is None)
+    """Erasures, the newest first, all of them or those in one state."""
+    state, after = request.args.get("state", "all"), keyset.asked()
+    if state not in lists.ERASURE_STATES:
+        abort(404)
+    page = regions.read(lambda connection: lists.erasures(connection, state=state, after=after))
+    return rendering.page("erasures.html", page=page, state=state, states=lists.ERASURE_STATES, is_first=after is None)
+
+
+@blueprint.get("/erasures/<uuid:erasure_id>")
+def show_erasure(erasure_id: uuid.UUID) -> ResponseReturnValue:
+    """One erasure: what is in its way, its deletions, and its receipt."""
+    found = regions.read(lambda connection: lists.erasure(connection, erasure_id))
+    if found.value is None and found.missing is None:
+        abort(404)
+    status = 200 if found.value else 503
+    return rendering.page(
+        "erasure.html", status=status, erasure_id=erasure_id, found=found, shown_max=lists.OF_ERASURE_MAX
+    )
 
 
 @blueprint.get("/erasures/<int:customer>/new")

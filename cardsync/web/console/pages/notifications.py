@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
-from typing import Any, Final
+from typing import Final
 
-from flask import Blueprint, abort, request
+from flask import Blueprint, abort, request, url_for
 from flask.typing import ResponseReturnValue
 
-from cardsync.store.console import lists, operations
+from cardsync.store.console import lists
 from cardsync.web.console import keyset, regions, rendering
+from cardsync.web.console.pages.operations import dry_run
 
 blueprint: Final = Blueprint("notifications", __name__)
 
@@ -51,13 +51,4 @@ def show_one(event_id: uuid.UUID) -> ResponseReturnValue:
 @blueprint.get("/notifications/replay-all")
 def replay_all() -> ResponseReturnValue:
     """The dry run: how many match now, what they would cost, and the form that asks for it."""
-    filter_: dict[str, Any] = {**filters(), "until": dt.datetime.now(dt.UTC).isoformat()}
-    cost = regions.read(lambda connection: operations.cost(connection, "replay_events", filter_))
-    return rendering.page(
-        "replay_all.html",
-        kind="replay_events",
-        filter_=filter_,
-        cost=cost,
-        counted_max=operations.COUNTED_MAX,
-        back="notifications.show",
-    )
+    return dry_run("replay_events", filters(), back=url_for("notifications.show", status="failed"))

@@ -6,16 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from flask import Blueprint, current_app, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup, escape
-from sqlalchemy import Engine
 
-from cardsync import spool
 from cardsync.core.call_budget import LANES
-from cardsync.spool import names
 from cardsync.store import audits
 from cardsync.store.audits import Drift
 from cardsync.store.calls import gate, ledger
@@ -27,6 +24,7 @@ from cardsync.store.deliveries.endpoints import Lag
 from cardsync.web.cached_check import CachedCheck
 from cardsync.web.console import regions, rendering
 from cardsync.web.console.formats import when
+from cardsync.web.console.pages.flows import set_aside
 from cardsync.web.console.shown import PAUSES
 from cardsync.web.console.site import Site
 from cardsync.web.console.words import N_, _, ngettext
@@ -111,28 +109,16 @@ def _figures() -> _Figures:
     if found is None:
         engine = Site.here().engine
         found = current_app.extensions[_KEY] = _Figures(
-            _kept(engine, overview.hours),
-            _kept(engine, overview.ages),
-            _kept(engine, audits.summary),
+            regions.kept(engine, overview.hours, keep_seconds=KEEP_SECONDS),
+            regions.kept(engine, overview.ages, keep_seconds=KEEP_SECONDS),
+            regions.kept(engine, audits.summary, keep_seconds=KEEP_SECONDS),
             CachedCheck(partial(_bad_files, Site.here().settings.data_dir), keep_seconds=KEEP_SECONDS),
         )
     return found
 
 
 def _bad_files(data_dir: Path) -> int:
-    """How many files of the spool in this data folder are set aside; none where there is no spool, or it cannot be read."""
-    try:
-        return sum(file.name.endswith(names.BAD) for file in (data_dir / spool.FOLDER).iterdir())
-    except OSError:
-        return 0
-
-
-def _kept(engine: Engine, question: Any) -> CachedCheck[Any]:
-    def ask() -> Any:
-        with engine.connect() as connection:
-            return question(connection)
-
-    return CachedCheck(ask, keep_seconds=KEEP_SECONDS)
+    return len(set_aside(data_dir))
 
 
 def what_needs_a_person(needs: Needs, state: GateState) -> Iterator[Attention]:
@@ -205,16 +191,18 @@ def _counted(needs: Needs) -> Iterator[Attention]:
         (
             needs.late_erasures,
             ngettext("%(num)s erasure does not go on.", "%(num)s erasures do not go on.", needs.late_erasures),
-            _("Its page says which card is in the way."),
-            url_for("deletions.show_erasures"),
+            _("Its page says which card is in the way. Remove the cause, and replay that card's deletion there."),
+            url_for("deletions.show_erasures", state="stuck"),
         ),
         (
             needs.odd_customers,
             ngettext(
                 "The list of %(num)s customer is odd.", "The lists of %(num)s customers are odd.", needs.odd_customers
             ),
-            _("No card is removed by such a list. Ask Ottu about it: cardsync doctor shows an example."),
-            url_for("notifications.show"),
+            _(
+                "What is certain in such a list was believed. Ask Ottu about it: its page says what is odd, of which customers."
+            ),
+            url_for("customers.odd"),
         ),
     )
     for count, what, next_step, leads_to in rows:
@@ -246,7 +234,7 @@ def _of_spool(bad: int) -> Iterator[Attention]:
             "bad",
             ngettext("%(num)s file of the spool is set aside.", "%(num)s files of the spool are set aside.", bad),
             _(
-                "It holds notifications that cannot be read. On the command line: cardsync spool list, then restore or drop."
+                "It holds notifications that could not be stored. The page says why, and how they are restored or dropped."
             ),
-            url_for("notifications.show"),
+            url_for("flows.show_spool"),
         )

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from flask import Blueprint, abort
 from flask.typing import ResponseReturnValue
 
 from cardsync.store.console import operations
+from cardsync.store.console.operations import Kind
 from cardsync.web.console import keyset, regions, rendering
 from cardsync.web.console.actions.endpoints import answer
+from cardsync.web.console.actions.operations import WORDS
 
 blueprint: Final = Blueprint("operations", __name__)
 
 PAGE: Final = 50
+# Which page shows what failed, by the name of its id.
+_NOTIFICATION: Final = ("notifications.show_one", "event_id")
+_DELETION: Final = ("deletions.show_one", "deletion_id")
+PAGE_OF: Final[Mapping[Kind, tuple[str, str]]] = {
+    "replay_event": _NOTIFICATION,
+    "replay_events": _NOTIFICATION,
+    "replay_deliveries": _NOTIFICATION,
+    "replay_deletion": _DELETION,
+    "cancel_deletion": _DELETION,
+    "replay_deletions": _DELETION,
+    "release_deletions": _DELETION,
+}
 REFRESH_SECONDS: Final = 2  # while one is under way, also without a script
 
 
@@ -42,5 +58,21 @@ def show_one(operation_id: uuid.UUID) -> ResponseReturnValue:
         operation_id=operation_id,
         found=found,
         secret=secret,
+        page_of=None if one is None else PAGE_OF.get(one.kind),
         refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+def dry_run(kind: Kind, chosen: dict[str, Any], *, back: str) -> ResponseReturnValue:
+    """What a bulk operation would do now, as a page with the form that asks for it; its filter holds this moment."""
+    filter_ = {**chosen, "until": dt.datetime.now(dt.UTC).isoformat()}
+    cost = regions.read(lambda connection: operations.cost(connection, kind, filter_))
+    return rendering.page(
+        "dry_run.html",
+        kind=kind,
+        filter_=filter_,
+        cost=cost,
+        counted_max=operations.COUNTED_MAX,
+        word=WORDS[kind],
+        back=back,
     )

@@ -29,6 +29,9 @@ from tests.web.console.browser.example import Example, fill
 
 _VARIES: Final = re.compile(r"<(?:\w+:)?(\w+)>")
 
+# What the pages that are about one thing by its name are asked for.
+_ASKED: Final = {"flows.replay_all": "?name=shop", "brake.release_all": "?asker=api:shop"}
+
 
 @dataclass(frozen=True, slots=True)
 class ServedConsole:
@@ -47,17 +50,23 @@ class ServedConsole:
         return f"{self.base}/sign-in/{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
 
     def paths(self) -> dict[str, str]:
-        """The address of each page behind the sign-in, by its route's name, for each route whose row the example has."""
+        """The address of each page behind the sign-in, by its route's name, and of some that look otherwise in another state."""
         known = {
             "customer": self.example.customer,
             "card_id": self.example.card,
             "event_id": self.example.event,
+            "erasure_id": self.example.erasure,
             **self._newest(),
         }
         found = {}
         for rule in self.app.url_map.iter_rules():
             if "GET" in (rule.methods or ()) and ROUTES[rule.endpoint].role is not None:
-                found[rule.endpoint] = _VARIES.sub(lambda part: str(known[part[1]]), rule.rule)
+                path = _VARIES.sub(lambda part: str(known[part[1]]), rule.rule)
+                found[rule.endpoint] = path + _ASKED.get(rule.endpoint, "")
+        found["operations.show_one.failures"] = f"/operations/{self.example.operation}"
+        found["deletions.show_one.held"] = f"/deletions/{self.example.held}"
+        found["deletions.show.failed"] = "/deletions?state=failed"
+        found["flows.show_deliveries.failed"] = "/deliveries?name=shop&status=failed"
         return found
 
     def _newest(self) -> dict[str, object]:
