@@ -47,7 +47,10 @@ class Lateness:
         with self._engine.connect() as connection:
             pause = gate.state(connection).operator_pause
             ages, lags = retention.ages(connection), endpoints.lags(connection)
-        self._paused.note(pause is not None, since=None if pause is None else pause.since.isoformat())
+        if pause is None:
+            self._paused.is_over()
+        else:
+            self._paused.goes_on(since=pause.since.isoformat())
         days = ages.content_seconds / DAY_SECONDS
         self._forgetting.note(
             days > self._content_days + CONTENT_SPARE_DAYS, oldest_days=round(days, 1), promised_days=self._content_days

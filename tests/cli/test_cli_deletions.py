@@ -109,7 +109,8 @@ def test_an_unchanged_chain_verifies_and_its_head_moves_with_each_step(cardsync,
     assert (after["whole"], after["steps"]) == (True, 1)
     assert len(after["head"]) == 64
     assert after["head"] != before["head"]
-    assert after["head"] in cardsync("deletions", "verify").stdout
+    said = cardsync("deletions", "verify")
+    assert (after["head"] in said.stdout, "Intact: " in said.output) == (True, True)
 
 
 def test_a_head_that_was_noted_shows_that_the_end_was_cut_off(cardsync, engine, card_id):

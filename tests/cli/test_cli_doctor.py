@@ -38,8 +38,14 @@ def test_the_doctor_finds_a_healthy_deployment_healthy(cardsync, ottu, valkey, m
     EventFactory(settled=True, signature_hash=b"s" * 32)
     monkeypatch.setenv("CARDSYNC_BROKER_URL", valkey.url)
     monkeypatch.setenv("OTTU_WEBHOOK_KEYS", "fake-webhook-key")
-    told = cardsync("doctor", "--offline").stdout
-    assert "warning\tprocesses\tno worker and no beat was at work" in told
+    alone = cardsync("doctor", "--offline")
+    assert "failed\tprocesses\tno worker and no beat was at work" in alone.stdout
+    assert "start them: cardsync worker, cardsync beat" in alone.stdout
+    assert (alone.exit_code, alone.stderr.count("1 of ")) == (1, 1)
+    # A web takes notifications all the same: who asks for it alone is told, and may start it.
+    for_web = cardsync("doctor", "--offline", "--for", "web")
+    assert "warning\tprocesses\tno worker and no beat was at work" in for_web.stdout
+    assert for_web.exit_code == 0
     with engine.begin() as connection:
         for kind in heartbeats.KINDS:
             heartbeats.beat(connection, this_process(kind), here=dt.datetime.now(dt.UTC))

@@ -26,6 +26,7 @@ HEADINGS: Final = ["Symptom", "Metric", "What to do", "How to see that it is ove
 WITHOUT_AN_ALERT: Final = {"backup-restored.md"}
 # Prometheus's own, and what the rules record themselves.
 NOT_OURS: Final = {"up"}
+GRID_COLUMNS: Final = 24  # of a dashboard of Grafana's
 
 
 def rules() -> list[dict[str, Any]]:
@@ -97,6 +98,40 @@ def test_the_index_names_each_page_without_an_alert_which_says_what_to_do() -> N
         assert f"({page})" in index
         said = (RUNBOOKS / page).read_text(encoding="utf-8")
         assert re.findall(r"^## (.*)$", said, re.MULTILINE) == [one for one in HEADINGS if one != "Metric"]
+
+
+def boards() -> dict[str, dict[str, Any]]:
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(DASHBOARDS.glob("*.json"))}
+
+
+def test_each_dashboard_has_an_id_and_a_title_of_its_own_and_asks_for_its_source() -> None:
+    found = boards()
+    assert {board["uid"] for board in found.values()} == {f"cardsync-{name}" for name in found}
+    assert len({board["title"] for board in found.values()}) == len(found)
+    for board in found.values():
+        assert isinstance(board["schemaVersion"], int)
+        (variable,) = board["templating"]["list"]
+        assert (variable["name"], variable["type"], variable["query"]) == ("datasource", "datasource", "prometheus")
+
+
+@pytest.mark.parametrize("name", boards())
+def test_each_panel_of_a_dashboard_has_its_own_id_place_and_source(name: str) -> None:
+    panels = boards()[name]["panels"]
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        assert at["x"] >= 0
+        assert at["x"] + at["w"] <= GRID_COLUMNS, panel["title"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert cells, panel["title"]
+        assert not cells & taken, f"{panel['title']} lies on another panel"
+        taken |= cells
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        references = [target["refId"] for target in panel["targets"]]
+        assert references, panel["title"]
+        assert len(set(references)) == len(references), panel["title"]
+        assert all(target["expr"] for target in panel["targets"]), panel["title"]
 
 
 def commands() -> list[tuple[str, str]]:

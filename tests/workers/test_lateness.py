@@ -62,7 +62,11 @@ def test_an_operators_pause_is_told_when_it_begins_and_when_it_ends(shop: Shop) 
     assert "somebody" not in str(lines)  # who it was, and why, is for the console
     assert look(late) == []
     shop.execute(pause.format("NULL", "NULL"))
-    assert look(late) == [("calls_paused_by_operator_ended", "warning", None)]
+    with capture_logs() as lines:
+        late.look()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("calls_paused_by_operator_ended", "warning")]
+    assert "since" not in lines[0]  # its first line said it; this one says how long it was
+    assert look(late) == []
 
 
 def test_each_endpoint_that_is_behind_is_told_when_it_begins_and_when_it_ends(shop: Shop) -> None:

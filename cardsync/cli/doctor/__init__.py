@@ -135,7 +135,7 @@ def _checks(offline: bool, process: str | None) -> Iterator[Check]:
 
         def state() -> Iterator[Check]:
             yield from _shared_state(engine, loaded)
-            yield from processes.at_work(engine)
+            yield from processes.at_work(engine, process)
             yield from feed.went_back(engine, loaded)
             yield failover.loss_window(engine, loaded)
             yield from broker.neighbours(engine, loaded)
