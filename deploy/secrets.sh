@@ -51,6 +51,10 @@ password=$(random)
 if [ -s rabbitmq_conf ]; then password=$(sed -n 's/^default_pass = //p' rabbitmq_conf); fi
 printf 'default_user = cardsync\ndefault_pass = %s\n' "$password" | keep rabbitmq_conf
 printf 'amqp://cardsync:%s@rabbitmq:5672//' "$password" | keep broker_url
-ask ottu_api_key OTTU_API_KEY "${OTTU_API_KEY:-}"
+if [ -n "${OTTU_USERNAME:-}" ]; then # deploy/compose.password.yml
+    ask ottu_password OTTU_PASSWORD "${OTTU_PASSWORD:-}"
+else
+    ask ottu_api_key OTTU_API_KEY "${OTTU_API_KEY:-}"
+fi
 ask ottu_webhook_keys OTTU_WEBHOOK_KEYS "${OTTU_WEBHOOK_KEYS:-}"
 [ -z "$missing" ]

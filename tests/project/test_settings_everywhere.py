@@ -27,20 +27,28 @@ EXAMPLES: Final = dict(
 )
 ADDRESSES: Final = ("postgresql://cardsync@127.0.0.1/cardsync", "amqp://cardsync@127.0.0.1//")  # without a password
 COMPOSE_ONLY: Final = {"CARDSYNC_LISTEN", "CARDSYNC_CONSOLE_LISTEN", "CARDSYNC_IMAGE"}
-CONSOLE_ONLY: Final = {
-    "CARDSYNC_CONSOLE_URL",
-    "CARDSYNC_CONSOLE_READ_ONLY",
-}  # sign-in by an issuer is an overlay of yours
-# In compose the image decides these two, the authority of the broker is for one elsewhere, and a user name goes with a password.
-# The console's own settings are for the process of that name, and half of them without their secret would stop another one.
-NOT_IN_COMPOSE: Final = {
-    *("CARDSYNC_DATA_DIR", "CARDSYNC_LOG_FORMAT", "CARDSYNC_BROKER_CA_FILE", "OTTU_USERNAME"),
-    *(name for name in NAMES.values() if name.startswith(("CARDSYNC_CONSOLE_", "CARDSYNC_OIDC_"))),
+CONSOLE_ONLY: Final = {"CARDSYNC_CONSOLE_URL", "CARDSYNC_CONSOLE_READ_ONLY"}
+BY_THE_IMAGE: Final = {"CARDSYNC_DATA_DIR", "CARDSYNC_LOG_FORMAT"}
+# What most merchants do not need, and those containers that then get it: a process refuses a half of these settings.
+OVERLAYS: Final = {
+    "password": ({"worker"}, {"OTTU_USERNAME", "OTTU_PASSWORD"}),
+    "pooler": ({"web", "web-spare", "worker", "beat", "migrate"}, {"CARDSYNC_DATABASE_DIRECT_URL"}),
+    "broker-ca": ({"web", "web-spare", "worker", "beat", "migrate"}, {"CARDSYNC_BROKER_CA_FILE"}),
+    "oidc": ({"console"}, {name for name in NAMES.values() if name.startswith("CARDSYNC_OIDC_")}),
+    "rotation": ({"web", "web-spare", "worker", "migrate"}, {"CARDSYNC_PREVIOUS_SECRET_KEYS"}),
 }
+IN_OVERLAYS: Final = set().union(*(names for _, names in OVERLAYS.values()))
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads what compose's own tags mark as it stands."""
+
+
+_Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
 
 
 def _compose(name: str = "docker-compose.yml") -> Any:
-    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    return yaml.load((ROOT / name).read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a safe loader)
 
 
 def _default(name: str) -> str:
@@ -71,7 +79,8 @@ SERVICES: Final = {
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_container_of_ours_is_given_every_setting_that_is_no_secret_and_no_secret(service: str) -> None:
     given = SERVICES[service]["environment"]
-    wanted = set(NAMES.values()) - SECRETS - NOT_IN_COMPOSE | (CONSOLE_ONLY if service == "console" else set())
+    wanted = set(NAMES.values()) - SECRETS - BY_THE_IMAGE - IN_OVERLAYS - CONSOLE_ONLY
+    wanted |= CONSOLE_ONLY if service == "console" else set()
     assert {name for name in given if not name.endswith("_FILE")} == wanted
     for name, value in given.items():
         if name.endswith("_FILE") or name == "OTTU_MERCHANT_ID":
@@ -81,6 +90,38 @@ def test_a_container_of_ours_is_given_every_setting_that_is_no_secret_and_no_sec
 
 def test_every_process_of_ours_is_among_them() -> None:
     assert set(SERVICES) == {"web", "web-spare", "worker", "beat", "console", "migrate"}
+
+
+def _setting(variable: str) -> str:
+    """The setting that a variable gives: its text, or a file that holds it."""
+    return variable if variable in NAMES.values() else variable.removesuffix("_FILE")
+
+
+def test_every_setting_can_be_given_in_compose() -> None:
+    given = {_setting(variable) for one in SERVICES.values() for variable in one["environment"]}
+    assert given | IN_OVERLAYS | BY_THE_IMAGE == set(NAMES.values())
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_gives_its_settings_to_those_who_need_them_and_its_secrets_to_no_other(name: str) -> None:
+    services, settings = OVERLAYS[name]
+    overlay = _compose(f"deploy/compose.{name}.yml")
+    assert set(overlay["services"]) == services
+    for service, one in overlay["services"].items():
+        given = {_setting(variable) for variable, value in one["environment"].items() if value}
+        assert given == settings
+        files = {value.removeprefix("/run/secrets/") for key, value in one["environment"].items() if "/run/" in value}
+        assert files
+        assert files <= set(one["secrets"]) <= files | set(SERVICES[service]["secrets"])
+    secrets = {secret for one in overlay["services"].values() for secret in one["secrets"]}
+    known = _compose()["secrets"]
+    assert overlay["secrets"] == {one: {"file": f"./deploy/secrets/{one}"} for one in secrets if one not in known}
+
+
+def test_who_has_a_password_of_ottus_has_no_key_of_it() -> None:
+    (worker,) = _compose("deploy/compose.password.yml")["services"].values()
+    assert worker["environment"]["OTTU_API_KEY_FILE"] == ""
+    assert set(worker["secrets"]) == set(SERVICES["worker"]["secrets"]) - {"ottu_api_key"} | {"ottu_password"}
 
 
 def test_in_a_rotation_those_get_the_keys_before_that_have_the_secret_key() -> None:
