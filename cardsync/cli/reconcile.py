@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from cardsync import logs, metrics_multiprocess
 from cardsync.cli import console
 from cardsync.core.cards import ENVIRONMENTS, Environment, is_customer_id
+from cardsync.core.connections import AT_WORK
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 from cardsync.store import customers, freshness
@@ -71,7 +72,12 @@ def reconcile(
                 raise click.BadParameter("must be 1 to 64 storable characters", param_hint="--customer")
             _one(reconciler, environment, customer_id, as_json)
         else:
-            _all(reconciler, loaded.worker_threads, restart, max_wait, as_json)
+            _all(reconciler, _threads(loaded), restart, max_wait, as_json)
+
+
+def _threads(loaded: Settings) -> int:
+    """Each has a connection of its own, so there are no more than a worker's threads that may hold one."""
+    return min(loaded.worker_threads, AT_WORK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def _reconciler(loaded: Settings) -> Iterator[_Reconciler]:
     from cardsync.ottu import OttuClient
     from cardsync.stories.reconcile import ReconcilePolicy
 
-    with console.engine(loaded, connections=loaded.worker_threads + 1) as engine:
+    with console.engine(loaded, connections=_threads(loaded) + 1) as engine:
         with engine.begin() as connection:
             key = fingerprint_key(connection, loaded.key_ring())  # binds it, if this is the first to write cards
         client = OttuClient(loaded)

@@ -170,7 +170,7 @@ def expect(connection: Transaction, known: Iterable[Known], *, now: dt.datetime)
     changed = []
     for one in known:
         expected, step = next_charge(one.agreement, after=now), cycle(one.agreement)
-        if (expected, step) == (one.expected_at, one.step):
+        if expected == one.expected_at and (expected is None or step == one.step):  # a cycle counts from a charge
             continue
         changed.append(
             {

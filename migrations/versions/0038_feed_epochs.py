@@ -80,6 +80,7 @@ _EPOCH = ", (SELECT max(e.epoch) FROM cardsync.feed_epochs AS e WHERE e.after_se
 # A reader who selects no epoch pays nothing for it.
 VIEWS = f"""
 CREATE OR REPLACE VIEW registry.card_changes AS {_VIEW.format(more=_EPOCH)};
+ALTER VIEW registry.card_changes SET (security_barrier = true);
 COMMENT ON COLUMN registry.card_changes.epoch IS 'Its epoch: a restored backup begins another one. See registry.feed_epochs.';
 COMMENT ON COLUMN registry.card_changes.seq IS
     'Its number: without gaps within an epoch, in commit order. Keep the last one that you handled, with its epoch.';

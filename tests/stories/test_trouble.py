@@ -23,8 +23,8 @@ from cardsync.core.trouble import PATIENT_FAILURES
 from cardsync.errors import CredentialsRefused, InvalidAnswer, OttuRejected, OttuUnavailable, UnreadableAnswer
 from cardsync.store import inbox
 from cardsync.store.calls import failures
+from cardsync.stories import apply_queue, erase, process, reconcile
 from cardsync.stories import delete as deleting
-from cardsync.stories import erase, process, reconcile
 from cardsync.stories.erase import Wish
 from tests.stories.fake_ottu import DeletingShop, Fault
 from tests.stories.shop import POLICY
@@ -278,7 +278,8 @@ def test_an_answer_that_cannot_be_applied_backs_off_too(shop: DeletingShop, monk
     def apply_list(*_: object, **__: object) -> None:
         raise OperationalError(T1, {}, Exception(T1))
 
-    monkeypatch.setattr(reconcile, "apply_list", apply_list)
+    monkeypatch.setattr(apply_queue, "apply_list", apply_list)
+    monkeypatch.setattr(apply_queue, "apply_together", apply_list)
     shop.work_for(120)
     assert shop.desk.lists - before <= 8
     row = shop.customer()

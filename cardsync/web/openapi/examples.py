@@ -136,7 +136,7 @@ def problem(status: int, code: str | None = None) -> dict[str, Any]:
     if status == 403:
         found["scope"] = BY_NAME["scope"]
     if status == 410:
-        found |= {"epoch": 1_795_689_600, "after": 1_795_689_600_000_000}
+        found |= {"epoch": 2, "after": 18_423}
     if status == 422:
         found["errors"] = [{"field": "customer_id", "code": "missing", "message": "Field required"}]
     return found
