@@ -7,7 +7,7 @@ kept: a consumer whose number lies in it read changes that are gone.
 An API key is held by ``revoked_at`` and ``held_at`` together, so that code of the release before, and the function that gives
 tokens, refuse it as they refuse a revoked one. An endpoint is held by being disabled, a deletion by never being due.
 
-Revision: 0038, after 0037. Old code runs beside it: it shows no epoch, and tells nobody that a number is of an ended one.
+Revision: 0038, after 0037. Old code runs beside it. It shows no epoch, and does not refuse a number of an epoch that ended.
 """
 
 from __future__ import annotations
