@@ -8,7 +8,8 @@ cards for each, four notifications, two lists, two changes; one deletion for ten
 receipts' chain too, so ``cardsync deletions verify`` says that it is broken.
 
 The rows are of the mixture that pages are asked about: one notification of a thousand failed, some deletions are blocked, held
-or under way, one customer of five thousand is held by the brake.
+or under way, one customer of five thousand is held by the brake. ``--lopsided`` then makes what a bad week leaves: much of
+everything failed, waits or is held, all of it of ``production``, and some combinations of what a page filters by have no row.
 """
 
 from __future__ import annotations
@@ -189,6 +190,44 @@ _SMALL: Final = (
     "SELECT setval(pg_get_serial_sequence('cardsync.customers', 'id'), %(n)s)",
     "SELECT setval(pg_get_serial_sequence('cardsync.deletion_steps', 'step_id'), 3 * (%(n)s / 10) + 3)",
 )
+# Notifications by their number: done (with both environments among them), failed, pending, ignored; the last three of production.
+_LOPSIDED: Final = (
+    """
+    UPDATE cardsync.events SET environment = 'production', settled_at = NULL, shed_at = NULL, facts = '{}', due_at = received_at,
+        ignored_because = NULL, status = CASE WHEN evidence_no < 2.75 * %(n)s THEN 'failed' ELSE 'pending' END,
+        last_error = CASE WHEN evidence_no < 2.75 * %(n)s THEN 'UnusableCard: too long' END
+    WHERE evidence_no BETWEEN 2 * %(n)s AND 3.5 * %(n)s
+    """,
+    """
+    UPDATE cardsync.events SET environment = 'production', settled_at = received_at, facts = NULL, last_error = NULL,
+        ignored_because = 'no card', status = 'ignored'
+    WHERE evidence_no > 3.5 * %(n)s OR status = 'failed' AND evidence_no < 2 * %(n)s
+    """,
+    "UPDATE cardsync.deletions SET phase = 'blocked' WHERE phase = 'failed'",
+    """
+    INSERT INTO cardsync.deletions (
+        deletion_id, card_id, life, customer, phase, requested_by, asker, requested_at, since_no, called_at, due_at, finished_at,
+        error, attempts
+    )
+    SELECT md5(made.phase || coalesce(error, '') || n)::uuid, md5('card-' || n)::uuid, 1, (n + 1) / 2, made.phase, 'key:shop',
+           'key:shop', at, n, CASE WHEN made.phase <> 'asked' THEN at END, due_at, CASE WHEN due_at IS NULL THEN at END, error, 1
+    FROM generate_series(1, cast(0.75 * %(n)s AS integer)) AS n
+    CROSS JOIN (VALUES
+        ('asked', NULL, 'infinity'::timestamptz), ('blocked', 'Ottu: HTTP 409', NULL), ('failed', 'cancelled', NULL)
+    ) AS made (phase, error, due_at)
+    CROSS JOIN LATERAL (SELECT now() - interval '1 day' * (1 - n / (0.75 * %(n)s)) AS at) AS moments
+    WHERE n % 20 <> 0
+    """,
+    """
+    UPDATE cardsync.deliveries SET status = CASE WHEN delivery_id % 2 = 0 THEN 'failed' ELSE 'pending' END,
+        finished_at = CASE WHEN delivery_id % 2 = 0 THEN made_at END
+    """,
+    """
+    INSERT INTO cardsync.erasures (customer_id, status, requested_by, finished_at, due_at)
+    SELECT 'erased-' || n, 'done', 'cli:x', now(), NULL FROM generate_series(1, cast(0.75 * %(n)s AS integer)) AS n
+    """,
+    "UPDATE cardsync.customers SET removals_held = true WHERE id < 0.75 * %(n)s",
+)
 _INDEXES: Final = """
     SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index AS i
     WHERE indrelid = ANY(%s::regclass[]) AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)
@@ -218,6 +257,18 @@ def fill(database_url: str, customers: int, say: Callable[[str], None] = lambda 
         connection.execute("VACUUM ANALYZE")
 
 
+def make_lopsided(database_url: str, customers: int, say: Callable[[str], None] = lambda _: None) -> None:
+    """Of a registry that ``fill`` made, let a large part of everything fail, wait or be held."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("SET synchronous_commit = off")
+        for statement in _LOPSIDED:
+            say(" ".join(statement.split())[:60])
+            _run(connection, statement, customers)
+        say("VACUUM ANALYZE")
+        connection.execute("VACUUM ANALYZE")
+
+
 def _run(connection: psycopg.Connection[tuple[object, ...]], statement: str, customers: int) -> None:
     """The number is written into the text: it stands where a parameter has no type, and ``%`` is SQL's remainder here."""
     connection.execute(statement.replace("%(n)s", str(customers)).encode())
@@ -226,9 +277,12 @@ def _run(connection: psycopg.Connection[tuple[object, ...]], statement: str, cus
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("database_url")
 @click.option("--customers", default=1_000_000, show_default=True, type=click.IntRange(1_000), help="Scale of it all.")
-def main(database_url: str, customers: int) -> None:
+@click.option("--lopsided", is_flag=True, help="Let a large part of it fail, wait or be held.")
+def main(database_url: str, customers: int, lopsided: bool) -> None:
     """Fill an empty database at the newest migration with a large registry."""
     fill(database_url, customers, lambda what: click.echo(what, err=True))
+    if lopsided:
+        make_lopsided(database_url, customers, lambda what: click.echo(what, err=True))
 
 
 if __name__ == "__main__":

@@ -63,9 +63,11 @@ class BrokerAddress:
 
     @classmethod
     def of(cls, settings: Settings) -> BrokerAddress:
-        """Take the address from the settings. Raises ``Misconfigured`` for what cannot be used: a file, a TLS option."""
-        assert settings.broker_url is not None
-        addresses = settings.broker_url.get_secret_value().split(";")
+        """Take the address from the settings, read again if a file holds it.
+
+        Raises ``Misconfigured`` for what cannot be used: a file, a TLS option.
+        """
+        addresses = settings.broker().split(";")
         schemes = {urlsplit(address).scheme for address in addresses}
         if len(schemes) > 1:
             raise Misconfigured("CARDSYNC_BROKER_URL is wrong: all of its addresses must begin with the same scheme")
@@ -259,10 +261,15 @@ def _is_cluster(channel: Any) -> bool:
         return False
 
 
+def why(error: BaseException) -> str:
+    """What a broker's client means, in words of ours: its own text may hold the password."""
+    return why_unreachable(error) or _why_refused(error)
+
+
 def _why(error: BaseException, *, speaks_tls: bool) -> str:
     if isinstance(error, _IsCluster):
         return CLUSTER
-    reason = why_unreachable(error) or _why_refused(error)
+    reason = why(error)
     if reason in (NO_ANSWER, CLOSED):  # what TLS against none looks like, either way round
         return f"{reason}; does it speak TLS on that port?" if speaks_tls else f"{reason}; does it expect TLS?"
     return reason

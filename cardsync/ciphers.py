@@ -184,10 +184,10 @@ def encrypted(ring: KeyRing, row: WaitingRow) -> WaitingRow:
     return replace(row, token=hint, facts=hints.in_the_clear(facts))
 
 
-def with_body(ring: KeyRing, row: WaitingRow, body: bytes, content_type: str) -> WaitingRow:
-    """The row with its whole body, encrypted and bound to its id, to be passed on to endpoints of the merchant's."""
-    sealed = ring.encrypt(kept_bodies.packed(body), kept_bodies.about(row.event_id))
-    return replace(row, kept=KeptBody(content_type if kept_bodies.is_media_type(content_type) else None, sealed))
+def sealed_body(ring: KeyRing, event_id: str, body: bytes, content_type: str) -> KeptBody:
+    """A whole body, encrypted and bound to its notification's id, to be passed on to endpoints of the merchant's."""
+    sealed = ring.encrypt(kept_bodies.packed(body), kept_bodies.about(event_id))
+    return KeptBody(content_type if kept_bodies.is_media_type(content_type) else None, sealed)
 
 
 def opened_body(ring: KeyRing, event_id: uuid.UUID, sealed: str) -> bytes:

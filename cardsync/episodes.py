@@ -28,6 +28,7 @@ class Episode:
         self._event, self._level, self._clock = event, level, clock
         self._lock = threading.Lock()
         self._began_at: float | None = None
+        self._met_at = 0.0
         self._repeated = 0
 
     @property
@@ -35,14 +36,16 @@ class Episode:
         """Whether it has begun, and not ended."""
         return self._began_at is not None
 
-    def goes_on(self, **facts: object) -> None:
-        """Log that it begins, or count that it repeats."""
+    def goes_on(self, **facts: object) -> bool:
+        """Log that it begins, or count that it repeats; tell whether it begins."""
         with self._lock:
+            self._met_at = self._clock()
             if self._began_at is not None:
                 self._repeated += 1
-                return
-            self._began_at, self._repeated = self._clock(), 0
+                return False
+            self._began_at, self._repeated = self._met_at, 0
         getattr(self._log, self._level)(self._event, **facts)
+        return True
 
     def is_over(self, **facts: object) -> None:
         """Log that it ended, if it had begun: how long it was, and how often it repeated."""
@@ -54,6 +57,11 @@ class Episode:
             seconds, self._began_at = self._clock() - self._began_at, None
             repeated = self._repeated
         self._log.warning(self._event + ENDED, seconds=round(seconds, 1), repeated=repeated, **facts)
+
+    def is_over_unless_met(self, within_seconds: float, **facts: object) -> None:
+        """The same, if it was not met within that time: where one thing may succeed and the next one fail."""
+        if self._began_at is not None and self._clock() - self._met_at > within_seconds:
+            self.is_over(**facts)
 
     def note(self, is_on: bool, **facts: object) -> None:
         """Say whether it is on now; ``facts`` are for the line."""

@@ -25,6 +25,8 @@ _FOR_A_PERSON: Final = frozenset(("cli", "dev", "simulator"))
 
 # Their INFO is a line a message or a request; Celery's names a task's arguments.
 QUIET: Final = ("alembic", "amqp", "celery", "httpcore", "httpx", "kombu", "ottu-py", "werkzeug", "_granian")
+# These tell of each connection that broke, with its address and with what the server said. Who wanted it says so, in our words.
+SILENT: Final = ("cardsync.db.watched_pool", "psycopg")
 
 
 def configure(settings: Settings, process: Process) -> None:
@@ -80,7 +82,7 @@ def _of_libraries(level: str, shared: list[Any], lines: LogLines, *, as_json: bo
         "formatters": {"line": line},
         "handlers": {"out": {"()": _LibrariesLines, "lines": lines, "formatter": "line"}},
         "root": {"handlers": ["out"], "level": level},
-        "loggers": {name: {"level": "WARNING"} for name in QUIET},
+        "loggers": {name: {"level": "WARNING"} for name in QUIET} | {name: {"level": "CRITICAL"} for name in SILENT},
     }
 
 

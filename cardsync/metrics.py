@@ -177,7 +177,7 @@ FORGOTTEN: Final = Counter(
 for _what in (
     *("given_up", "content", "hint", "observation", "audit", "strangers", "signature", "customer", "inquiry"),
     "unlisted_customer",
-    *("token_read", "probation", "kept_body", "relayed", "answer", "look"),
+    *("token_read", "probation", "kept_body", "relayed", "answer", "look", "gateway"),
 ):
     FORGOTTEN.labels(_what)
 # The names of endpoints are an operator's few words, kept to what a log may hold (``cli.endpoints``).
@@ -186,6 +186,7 @@ DELIVERIES: Final = Counter(
     "Messages to endpoints that ended, by endpoint and outcome: delivered, failed (tried again), given_up.",
     ["endpoint", "outcome"],
 )
+DELIVERY_OUTCOMES: Final = ("delivered", "failed", "given_up")
 RINGS: Final = Counter("cardsync_rings", "Bells rung at the broker, by outcome.", ["outcome"])
 _from_zero(RINGS, ("rung", "failed", "dropped"))
 # Names of pools are those of our engines: each is there from the making of its engine on.
@@ -217,6 +218,11 @@ def begin_keys(number: int) -> None:
     for key in map(str, range(number)):
         _from_zero(SIGNATURES, [(key, scheme) for scheme in SCHEMES])
         KEY_LAST_USED.labels(key)
+
+
+def begin_endpoint(name: str) -> None:
+    """Make the series of an endpoint; called again and again, by what shows how far endpoints are."""
+    _from_zero(DELIVERIES, [(name, outcome) for outcome in DELIVERY_OUTCOMES])
 
 
 def say_what_runs(kind: str, revision: str | None) -> None:

@@ -379,6 +379,23 @@ class Settings(BaseModel):
 
         return Place(read, self.data_dir)
 
+    def broker(self) -> str:
+        """The broker's address, which is asked at each connection: a password in a file may be replaced.
+
+        Raises ``Misconfigured`` if it is not set.
+        """
+        if self.broker_url is None:
+            raise Misconfigured("CARDSYNC_BROKER_URL is missing")
+        at_start, file = self.broker_url.get_secret_value(), self._files.get("broker_url")
+        if file is None:
+            return at_start
+        try:
+            read = read_file(NAMES["broker_url"], file)
+            require_scheme(read, BROKER_SCHEMES)
+        except (Misconfigured, ValueError):  # it is being replaced at this moment
+            return at_start
+        return read
+
     def secret_bytes(self) -> bytes:
         """The secret key as it was given. Raises ``Misconfigured`` if it is not set."""
         if self.secret_key is None:
@@ -462,7 +479,7 @@ def unknown_names(environ: Mapping[str, str] | None = None, cwd: Path | None = N
 
 
 # Those that are read at each connection. Every process that needs another one is started again when it changes.
-_READ_AGAIN: Final = ("database_url", "database_direct_url")
+_READ_AGAIN: Final = ("database_url", "database_direct_url", "broker_url")
 
 
 def _missing(settings: Settings, need: Need) -> list[str]:

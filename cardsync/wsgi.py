@@ -22,6 +22,8 @@ from cardsync.core import connections  # noqa: E402
 from cardsync.store.ops.deployment import deployment_name  # noqa: E402
 from cardsync.web import create_app, create_dispatcher, create_drainer  # noqa: E402
 from cardsync.web.database_breaker import INGEST_CONNECTIONS, WRITE_SECONDS  # noqa: E402
+from cardsync.web.services import Services  # noqa: E402
+from workers.heart import Heart, this_process  # noqa: E402
 from workers.publisher import BellPublisher  # noqa: E402
 
 logs.configure(_settings, "web")
@@ -50,6 +52,10 @@ _bells = BellPublisher(_settings, _deployment)
 app = create_app(_settings, ingest_engine=_ingest_engine, engine=_engine, bells=_bells)
 dispatcher = create_dispatcher(app)
 _drainer = create_drainer(app)
+db.tell_of_another_schema_once_it_answers(_engine)
+_breaker = Services.of_app(app).database_breaker
+_heart = Heart(_engine, this_process("web"), connections=_most.all, is_there=lambda: _breaker.is_closed)
+_heart.start()
 
 
 def close() -> None:
@@ -57,6 +63,7 @@ def close() -> None:
     dispatcher.close()
     _drainer.close()
     _bells.close()
+    _heart.close()
     _ingest_engine.dispose()
     _engine.dispose()
     log_lines.flush()

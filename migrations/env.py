@@ -11,7 +11,9 @@ still runs. It needs a session of its own (``CARDSYNC_DATABASE_DIRECT_URL``, not
 any. What the oldest migrations send about them is changed on its way (``store.access.role_names``).
 
 **As a script.** ``cardsync db upgrade --sql`` prints what would be run, for a login of its own to run with psql; the script takes
-the same turn, and stops if the database is not at the migration that it begins after.
+the same turn, and stops if the database is not at the migration that it begins after. At its end it gives back the turn and what
+it has set, in case a pooler hands its session on. If it fails half-way, only the end of its session does that: so it needs a
+session of its own too. Rejected: ``SET LOCAL``, because indexes are made outside of transactions.
 
 **The first time.** Schema and table are made here, before any migration, by everybody who comes; those who come at the same
 moment meet in PostgreSQL's catalogue, and the one that is refused tries again and finds them made.
@@ -31,6 +33,7 @@ from sqlalchemy import Connection, NullPool, event, text
 from sqlalchemy.exc import DBAPIError
 
 from cardsync import db, settings
+from cardsync.db.lock_watch import telling_holders
 from cardsync.store.access import privileges, role_names, roles
 from cardsync.store.schema import Base
 
@@ -45,6 +48,7 @@ GONE = "42P01"
 MADE_MEANWHILE = ("23505", "42P06", "42P07", "XX000")
 
 APPLICATION_NAME = "cardsync migrations"
+WATCH_NAME = "cardsync lock watch"
 MAKE = (
     f"CREATE SCHEMA IF NOT EXISTS {db.SCHEMA}",
     """
@@ -194,29 +198,52 @@ def run() -> None:
     with engine.connect() as connection:
         roles.require_rights(connection, role_prefix())
         take_turn(connection)
-        roles.ensure(connection, role_prefix())
+        with lock_watch(connection):
+            migrate(connection)
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations, with roles and rights around them."""
+    roles.ensure(connection, role_prefix())
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        version_table_schema=db.SCHEMA,
+        include_schemas=True,
+        include_name=db.include_name,
+        transaction_per_migration=True,
+        on_version_apply=grant_at_the_newest,
+    )
+    with adapted(connection), context.begin_transaction():
+        context.run_migrations()
+    grant_again(connection)
+    if not context.get_context().get_current_heads():  # down to the base, which leaves nothing behind
+        connection.execute(text("DROP TABLE IF EXISTS cardsync.migration_lock"))
         connection.commit()
-        context.configure(
-            connection=connection,
-            target_metadata=Base.metadata,
-            version_table_schema=db.SCHEMA,
-            include_schemas=True,
-            include_name=db.include_name,
-            transaction_per_migration=True,
-            on_version_apply=grant_at_the_newest,
-        )
-        with adapted(connection), context.begin_transaction():
-            context.run_migrations()
-        grant_again(connection)
-        if not context.get_context().get_current_heads():  # down to the base, which leaves nothing behind
-            connection.execute(text("DROP TABLE IF EXISTS cardsync.migration_lock"))
-            connection.commit()
 
 
-# The turn, as ``take_turn`` takes it; a script does not wait. It ends with the session. The other guard: a script that was made
-# for another state of the database changes nothing.
-SCRIPT_BEGINS = r"""\set ON_ERROR_STOP on
+@contextlib.contextmanager
+def lock_watch(connection: Connection) -> Iterator[None]:
+    """Within the block, name the sessions that the migrations' own waits for."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    engine = db.make_engine(database_url(), name=WATCH_NAME, pool_size=1, autocommit=True)
+    try:
+        with telling_holders(engine, driver.info.backend_pid):
+            yield
+    finally:
+        engine.dispose()
+
+
+# The turn, as ``take_turn`` takes it; a script does not wait. The other guard: a script that was made for another state of the
+# database changes nothing.
+SCRIPT_BEGINS = r"""-- Run this with psql, as the owner, on PostgreSQL's own address and not through a pooler.
+-- It sets time-outs and takes the migrations' turn for its session. If it fails half-way, they end with that session, which a
+-- pooler would keep and hand to others.
+\set ON_ERROR_STOP on
 SET lock_timeout = '{lock_timeout_ms}ms';
+SET statement_timeout = '{statement_timeout_ms}ms';
 SET search_path = public;
 {make}
 DO $$ BEGIN
@@ -228,6 +255,13 @@ DO $$ BEGIN
         RAISE EXCEPTION 'this script begins after migration {begins}';
     END IF;
 END $$;
+"""
+SCRIPT_ENDS = """
+-- Give back the turn, and what was set.
+UPDATE cardsync.migration_lock SET pid = NULL, session_began = NULL WHERE pid = pg_backend_pid();
+RESET search_path;
+RESET statement_timeout;
+RESET lock_timeout;
 """
 
 
@@ -255,9 +289,14 @@ def print_script() -> None:
     make = "".join(f"{role_names.for_this_server(statement.strip(), role_prefix())};\n" for statement in MAKE)
     begins = context.config.attributes.get("begins_after") or ""
     head = SCRIPT_BEGINS.format(
-        lock_timeout_ms=LOCK_TIMEOUT_MS, make=make.rstrip(), take=f"{str(TAKE).strip()};", begins=begins
+        lock_timeout_ms=LOCK_TIMEOUT_MS,
+        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        make=make.rstrip(),
+        take=f"{str(TAKE).strip()};",
+        begins=begins,
     )
-    context.config.output_buffer.write(head + role_names.for_this_server(written.getvalue(), role_prefix()))
+    body = role_names.for_this_server(written.getvalue(), role_prefix())
+    context.config.output_buffer.write(head + body + SCRIPT_ENDS)
 
 
 if context.is_offline_mode():

@@ -30,3 +30,5 @@ resolve dev --constraint requirements/bench.txt pyproject.toml --extra dev --gro
 resolve run --constraint requirements/bench.txt pyproject.toml
 resolve otel --constraint requirements/bench.txt pyproject.toml --extra otel
 resolve build --constraint requirements/bench.txt --group build
+# shellcheck disable=SC2086
+resolve installer ${UPGRADE:-} --group installer

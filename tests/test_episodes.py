@@ -23,6 +23,23 @@ def test_repetitions_are_counted_and_not_logged() -> None:
     ]
 
 
+def test_what_some_meet_and_others_do_not_is_over_once_nobody_met_it_for_a_while() -> None:
+    now = [100.0]
+    with capture_logs() as lines:
+        away = Episode("database_away", clock=lambda: now[0])
+        for _ in range(60):
+            away.goes_on()
+            away.is_over_unless_met(30)
+            now[0] += 1
+        now[0] += 30
+        away.is_over_unless_met(30)
+        away.is_over_unless_met(30)
+    assert [(line["event"], line.get("repeated")) for line in lines] == [
+        ("database_away", None),
+        ("database_away_ended", 59),
+    ]
+
+
 def test_each_episode_counts_from_its_own_beginning() -> None:
     with capture_logs() as lines:
         away = Episode("broker_away")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
-import itertools
 import json
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ import pytest
 import structlog
 
 from cardsync import log_lines, logs
+from cardsync.db.watched_pool import WatchedPool
 from cardsync.settings import Settings
 from tests.waiting import until
 
@@ -49,6 +51,16 @@ def use_as_output(monkeypatch: pytest.MonkeyPatch, file: BinaryIO) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, write_through=True))
     monkeypatch.setattr(log_lines, "FLUSH_SECONDS", 60.0)  # a deadline: only a bug takes so long
     logs.configure(Settings.model_construct(log_format="json", log_level="info"), "web")
+
+
+def test_a_connection_that_breaks_is_told_by_who_wanted_it_and_not_by_the_pool_or_the_driver(pipe: Pipe) -> None:
+    """Their lines name the address and repeat what the server said, several a second while the database is away."""
+    pool = WatchedPool(lambda: sqlite3.connect(":memory:"), logging_name="cardsync worker")
+    pool.connect().invalidate(ValueError("a row"))
+    pool.dispose()
+    logging.getLogger("psycopg").warning("error ignored terminating a pipeline: a row")
+    logging.getLogger("workers").warning("ours")
+    assert pipe.events == ["ours"]
 
 
 def test_lines_come_in_order_and_share_writes(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,14 +97,26 @@ def test_a_reader_who_stands_still_holds_up_nobody_and_hears_what_was_left_out(m
     for number in range(5_000):  # a pipe takes 64 kB; this is far more, and nobody reads
         log.info(number)
     with os.fdopen(read_end, "rb") as reader, ThreadPoolExecutor(1) as thread:
-        reading = thread.submit(list, itertools.takewhile(lambda line: line["event"] != "end", map(json.loads, reader)))
+        reading = thread.submit(_until_the_end_and_what_was_lost, reader)
         until(log_lines.LogLines.of(sys.stdout, at_once=False, tell_of_lost=print).flush, "what waits is read")
         log.info("end")
         heard = reading.result(60)
-    told = [line["event"] for line in heard if line["event"] != "log_lines_lost"]
+    told = [line["event"] for line in heard if line["event"] not in ("log_lines_lost", "end")]
     lost = [line["lines"] for line in heard if line["event"] == "log_lines_lost"]
     assert told == sorted(set(told))
     assert 0 < sum(lost) == 5_000 - len(told)
+
+
+def _until_the_end_and_what_was_lost(reader: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Lines until both were heard: what was lost may be told after the last line."""
+    heard: list[dict[str, Any]] = []
+    awaited = {"end", "log_lines_lost"}
+    for line in map(json.loads, reader):
+        heard.append(line)
+        awaited.discard(line["event"])
+        if not awaited:
+            break
+    return heard
 
 
 def test_the_number_of_lines_that_were_left_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from cardsync.dev.servers.ports import free_port
 from cardsync.dev.servers.valkey import EmbeddedValkey
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
+from tests import payloads
+from tests.e2e.processes import run
 
 
 @pytest.fixture
@@ -35,6 +37,22 @@ def test_a_redis_cluster_is_refused_at_once(cluster: EmbeddedValkey, monkeypatch
         broker.ask(settings, seconds=60)
     with pytest.raises(Misconfigured, match="CARDSYNC_BROKER_URL is wrong: it is a Redis Cluster"):
         broker.refuse_cluster(settings)
+
+
+@pytest.mark.parametrize("kind", ["web", "worker", "beat"])
+def test_each_process_that_uses_the_broker_refuses_to_start(cluster: EmbeddedValkey, tmp_path: Path, kind: str) -> None:
+    given = {
+        "CARDSYNC_DATABASE_URL": "postgresql://nobody:none@127.0.0.1:1/none",
+        "CARDSYNC_BROKER_URL": cluster.url,
+        "CARDSYNC_SECRET_KEY": secrets.token_hex(24),
+        "CARDSYNC_DATA_DIR": str(tmp_path / "data"),
+        "OTTU_WEBHOOK_KEYS": payloads.KEY,
+        "OTTU_BASE_URL": "http://127.0.0.1:1",
+        "OTTU_API_KEY": "none",
+    }
+    ended = run(tmp_path, given, kind, *(("--port", str(free_port())) if kind == "web" else ()))
+    assert ended.returncode != 0
+    assert "CARDSYNC_BROKER_URL is wrong: it is a Redis Cluster" in ended.stdout + ended.stderr
 
 
 def test_one_server_and_one_that_is_away_are_not_refused(valkey: EmbeddedValkey) -> None:

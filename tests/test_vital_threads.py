@@ -21,6 +21,8 @@ PLAIN: Final = {
     "cardsync/web/database_breaker.py": ["database-probe"],
     "cardsync/spool/room.py": ["spool-count"],
     "workers/roll_call.py": ["roll-call"],
+    "cardsync/db/migrating.py": ["another-schema"],
+    "cardsync/db/lock_watch.py": ["lock-watch"],  # it tells who holds a lock; a migration goes on without it
 }
 _PROGRAM: Final = """
 import threading, time

@@ -26,6 +26,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from cardsync.broker import BrokerAddress
+from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 
 # What each queue is for; ``queue_name`` puts the deployment's name in between.
@@ -79,7 +80,9 @@ def create_app(settings: Settings, deployment: str, *, publisher: bool = False) 
     broker = BrokerAddress.of(settings) if settings.broker_url is not None else BrokerAddress("memory://", None, True)
     is_amqp = broker.is_amqp
     names = {queue: queue_name(queue, deployment) for queue in QUEUES}
-    app = Celery("cardsync", set_as_current=False, amqp="workers.redis_transport:Amqp")
+    app = Celery("cardsync", set_as_current=False, amqp="workers.broker_connection:Amqp")
+    if settings.broker_url is not None:
+        app.read_broker = lambda: BrokerAddress.of(settings)
     app.conf.update(
         broker_url=broker.url,
         broker_use_ssl=broker.tls,
@@ -88,7 +91,7 @@ def create_app(settings: Settings, deployment: str, *, publisher: bool = False) 
         broker_connection_max_retries=None,
         broker_heartbeat=HEARTBEAT_SECONDS if is_amqp else 0,
         broker_pool_limit=2,
-        task_queues=[_queue(name, quorum=is_amqp) for name in names.values()],
+        task_queues=[queue_of(name, quorum=is_amqp) for name in names.values()],
         task_default_queue=names[BELLS],
         task_default_exchange="",  # the nameless one: else Celery makes one for each queue that has none
         task_create_missing_queues=False,
@@ -118,12 +121,21 @@ def create_app(settings: Settings, deployment: str, *, publisher: bool = False) 
     return app
 
 
+def is_elsewhere(app: Celery) -> bool:
+    """Whether the broker's address was changed since the app was made."""
+    try:
+        return bool(app.read_broker().url != app.conf.broker_url)
+    except Misconfigured:
+        return False
+
+
 def _beat(tick: Tick, deployment: str) -> dict[str, Any]:
     options = {"expiration": tick.expires_seconds, "headers": {DEPLOYMENT_HEADER: deployment}}
     return {"task": tick.task, "schedule": tick.every_seconds, "options": options}
 
 
-def _queue(name: str, *, quorum: bool) -> Queue:
+def queue_of(name: str, *, quorum: bool) -> Queue:
+    """The queue of that name as all processes declare it: a broker refuses it to who declares it otherwise."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT} if quorum else None
     return Queue(name, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]  # kombu has half its types
 

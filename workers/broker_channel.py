@@ -25,5 +25,6 @@ def open_channel(settings: Settings) -> Iterator[Any]:
         address.url, ssl=address.tls or False, connect_timeout=SECONDS, transport_options=address.options | options
     ) as connection:
         connection.ensure_connection(max_retries=1, timeout=SECONDS)  # of several addresses, one that answers
-        with connection.channel() as channel:
-            yield channel
+        # It ends with the connection. Closing it first waits for an answer, which a RabbitMQ without memory does not give: that
+        # error would take the place of what the block found out.
+        yield connection.channel()

@@ -21,7 +21,6 @@ import threading
 import time
 from typing import Final
 
-import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,8 +31,6 @@ from cardsync.errors import places
 from cardsync.outgoing import Sender
 from cardsync.stories.deliver import Courier
 from cardsync.threads import VitalThread
-
-log = structlog.get_logger(__name__)
 
 LOOK_EVERY_SECONDS: Final = 0.25  # while there are endpoints: two or three statements that indexes answer
 QUIET_SECONDS: Final = 1.0  # without any: one statement
@@ -49,6 +46,7 @@ class CourierThread:
         self._sender = Sender()
         self._courier = Courier(engine, ring, self._sender)
         self._waits = Episode("deliveries_wait_for_the_database")
+        self._fails = Episode("delivery_turn_failed", level="error")
         self._stopping = threading.Event()
         self._thread = VitalThread(self._run, name="courier", may_end=self._stopping.is_set)
         self._thread.start()
@@ -76,9 +74,10 @@ class CourierThread:
         except SQLAlchemyError as error:
             self._waits.goes_on(error=type(error).__name__, why=db.why(error))
         except Exception as error:  # noqa: BLE001  (a thread's border; its text may hold what a message says)
-            log.error("delivery_turn_failed", error=type(error).__name__, where=places(error))
+            self._fails.goes_on(error=type(error).__name__, where=places(error))
         else:
             self._waits.is_over()
+            self._fails.is_over()
             return LOOK_EVERY_SECONDS if turn.any_endpoint else QUIET_SECONDS
         self._stopping.wait(TROUBLE_SECONDS)
         return LOOK_EVERY_SECONDS

@@ -1,4 +1,4 @@
-"""The heart of a worker or a beat: a thread that says every few seconds that the process is at work.
+"""The heart of a process: a thread that says every few seconds that the process is at work.
 
 It says so only while that is true. If a thread has ended, the process ends too (``cardsync.threads``). If a loop with a ``Pulse``
 stands still, there is no heartbeat, and ``cardsync health`` says so.
@@ -54,10 +54,24 @@ class Pulse:
 
 
 class Heart:
-    """Writes heartbeats on a thread of its own until ``close``, or until the process ends itself."""
+    """Writes heartbeats on a thread of its own until ``close``, or until the process ends itself.
 
-    def __init__(self, engine: Engine, process: Process, *, pulse: Pulse | None = None) -> None:
+    ``connections`` are the most that the process may hold. While ``is_there`` is false, nothing is written.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        process: Process,
+        *,
+        pulse: Pulse | None = None,
+        connections: int | None = None,
+        is_there: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._engine, self._process, self._pulse = engine, process, pulse
+        self._connections, self._is_there = connections, is_there
+        is_shown = process.kind in heartbeats.SHOWN
+        self._every_seconds = heartbeats.SHOWN_EVERY_SECONDS if is_shown else heartbeats.EVERY_SECONDS
         self._stopping = threading.Event()
         self._thread = VitalThread(self._run, name="heart", may_end=self._stopping.is_set)
         self._take_back = before_end(self._leave)
@@ -75,18 +89,20 @@ class Heart:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_SECONDS)
+        if not self._is_there():
+            return
         with contextlib.suppress(SQLAlchemyError), self._engine.begin() as connection:
             heartbeats.leave(connection, self._process)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            if self._pulse is None or self._pulse.is_beating():
+            if self._is_there() and (self._pulse is None or self._pulse.is_beating()):
                 self._beat()
-            self._stopping.wait(heartbeats.EVERY_SECONDS)
+            self._stopping.wait(self._every_seconds)
 
     def _beat(self) -> None:
         try:
             with self._engine.begin() as connection:
-                heartbeats.beat(connection, self._process, here=dt.datetime.now(dt.UTC))
+                heartbeats.beat(connection, self._process, here=dt.datetime.now(dt.UTC), connections=self._connections)
         except Exception as error:  # noqa: BLE001  (a thread's border; that the database is away is logged by those who need it)
             log.debug("no_heartbeat", error=type(error).__name__)

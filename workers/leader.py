@@ -21,9 +21,10 @@ from celery.beat import Scheduler
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from cardsync import db, metrics
+from cardsync import broker, db, metrics
 from cardsync.episodes import Episode
 from cardsync.store import locks
+from workers.app import is_elsewhere
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ class Leadership:
         self._holder = uuid.uuid4() if holder is None else holder
         self._leads = False
         self._stuck_since: float | None = None
-        self._told = False
+        self._stuck = Episode("leader_lock_cannot_be_had", level="error")
 
     def leads(self) -> bool:
         """Whether this process led when it asked last."""
@@ -61,7 +62,8 @@ class Leadership:
             self._note(False, because=db.why(error))
             self._note_stuck(error)
             return False
-        self._stuck_since, self._told = None, False
+        self._stuck_since = None
+        self._stuck.is_over()
         self._note(leads, because="another beat leads")
         return leads
 
@@ -88,10 +90,10 @@ class Leadership:
         """Count and log, once, that the lease could be neither taken nor seen with another beat for half a minute."""
         if self._stuck_since is None:
             self._stuck_since = self._now()
-        if not self._told and self._now() - self._stuck_since >= STUCK_SECONDS:
-            self._told = True
+        if self._now() - self._stuck_since < STUCK_SECONDS:
+            return
+        if self._stuck.goes_on(seconds=round(STUCK_SECONDS), why=db.why(error)):
             metrics.LOCK_WAITS.labels("leader").inc()
-            log.error("leader_lock_cannot_be_had", seconds=round(STUCK_SECONDS), why=db.why(error))
 
 
 class TickScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
@@ -101,6 +103,7 @@ class TickScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     """
 
     producer = None
+    is_elsewhere = False  # the broker's address was changed: another scheduler must be made
     _not_sent = Episode("ticks_not_sent")
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
@@ -112,6 +115,8 @@ class TickScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             self.apply_async(entry, producer=None, advance=False)
         except Exception as error:  # noqa: BLE001  (brokers' clients raise many kinds)
-            self._not_sent.goes_on(error=type(error.__cause__ or error).__name__)
+            cause = error.__cause__ or error
+            self._not_sent.goes_on(error=type(cause).__name__, why=broker.why(cause))
+            self.is_elsewhere = is_elsewhere(self.app)
         else:
             self._not_sent.is_over()

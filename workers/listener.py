@@ -70,14 +70,11 @@ class Listener:
             try:
                 with self._engine.connect() as connection:
                     connection.execute(_LISTEN)  # before the first look: a request in between is heard
-                    log.info("listening")
-                    self._lost.is_over()
-                    wait_seconds = FIRST_WAIT_SECONDS
                     self._hear(connection)
             except Exception as error:  # noqa: BLE001  (a thread's border; the driver's own errors come through here bare)
-                self._lost.goes_on(error=type(error).__name__, why=db.why(error))
+                begins = self._lost.goes_on(error=type(error).__name__, why=db.why(error))
+                wait_seconds = FIRST_WAIT_SECONDS if begins else min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
                 self._stopping.wait(wait_seconds)
-                wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
         with contextlib.suppress(SQLAlchemyError):
             self._engine.dispose()
 
@@ -85,9 +82,13 @@ class Listener:
         """Look, rest, and wait for a notice, until told to stop. Raises the driver's error when the session is lost."""
         driver: Any = connection.connection.driver_connection
         try:
-            noticed = False
+            noticed = is_listening = False
             while not self._stopping.is_set():
                 self._look(connection)
+                self._lost.is_over()  # not sooner: a database that lets us in may refuse the look, again and again
+                if not is_listening:
+                    log.info("listening")
+                    is_listening = True
                 meanwhile = _read_notices(driver, REST_SECONDS) if noticed else 0
                 noticed = bool(meanwhile or _read_notices(driver, QUIET_SECONDS, stop_after=1))
         finally:

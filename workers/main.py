@@ -7,6 +7,7 @@ Redis, and it exits when the broker restarts.
 
 from __future__ import annotations
 
+import logging
 import queue
 import signal
 import threading
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 import structlog
 from celery import Celery
 from celery.apps import worker as celery_worker
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 from celery.worker import state as celery_state
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cardsync import db
 from cardsync.broker import refuse_cluster
 from cardsync.core import connections
+from cardsync.db.connection_watchdog import WatchdogThread
 from cardsync.episodes import Episode
 from cardsync.errors import Misconfigured
 from cardsync.ottu import OttuClient
@@ -52,6 +54,7 @@ CLOSE_SECONDS: Final = 4.0
 REFUSED_SECONDS: Final = 5.0  # until a broker that refused is tried again
 
 _no_database = Episode("waiting_for_database")
+_broker_refuses = Episode("broker_refuses", level="error")
 
 
 class Engines(NamedTuple):
@@ -89,6 +92,7 @@ def run_worker(settings: Settings) -> None:
     has_broker = settings.broker_url is not None
     engines = make_engines(settings)
     engine = engines.work
+    watchdog = WatchdogThread(*engines, place=settings.database())
     if has_broker:
         refuse_cluster(settings)  # and a file that cannot be read: now, not once the database answers
     stopping = _stop_event()
@@ -108,7 +112,9 @@ def run_worker(settings: Settings) -> None:
     listener = Listener(engines.listener, dispatcher.wake)
     courier = CourierThread(engines.courier, settings.key_ring())
     ticks = OwnTicks(app) if has_broker else OwnTicks(app, unheard_seconds=0.0)
-    heart = Heart(engine, this_process("worker"))
+    lateness = LatenessThread(Lateness(engine, content_days=settings.inbox_content_days), ticks.is_on)
+    most = connections.of_worker(settings.worker_threads, settings.database_connections).all
+    heart = Heart(engine, this_process("worker"), connections=most)
     setup_logging.connect(_keep_our_logging)
     celery_worker.safe_say = _say_nothing
     _end_in_time(context.lists.lease_seconds, dispatcher)
@@ -125,6 +131,7 @@ def run_worker(settings: Settings) -> None:
         else:
             stopping.wait()
     finally:
+        lateness.close()
         heart.close()
         ticks.close()
         listener.close()
@@ -132,6 +139,7 @@ def run_worker(settings: Settings) -> None:
         dispatcher.close()
         if ottu is not None:
             ottu.close()
+        watchdog.close()
         engine.dispose()
     log.info("worker_stopped")
 
@@ -143,6 +151,9 @@ def _consume(app: Celery, queues: list[str], stopping: threading.Event) -> None:
     type, a Redis that was demoted. That may be put right while the worker runs, as for the database, so it begins again. The
     dispatcher works all the while.
     """
+    gave_up = GaveUp()
+    logging.getLogger("celery.worker").addFilter(gave_up)
+    worker_ready.connect(_note_that_it_takes_us, weak=False)
     while not _is_told_to_stop(stopping):
         worker = app.Worker(
             pool="threads",
@@ -157,8 +168,29 @@ def _consume(app: Celery, queues: list[str], stopping: threading.Event) -> None:
         worker.start()
         if _is_told_to_stop(stopping):
             return
-        log.error("broker_refuses", because="Celery gave up; its line above says why", again_in_seconds=REFUSED_SECONDS)
+        _broker_refuses.goes_on(error=gave_up.error, again_every_seconds=REFUSED_SECONDS, advice="cardsync doctor")
         stopping.wait(REFUSED_SECONDS)
+
+
+class GaveUp(logging.Filter):
+    """Keeps the kind of the error at which Celery gave up, in place of its line, which has a page of frames every five seconds.
+
+    The error's own text is left out: it may name the user.
+    """
+
+    error: str | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let all other lines pass."""
+        if record.levelno < logging.CRITICAL or record.exc_info is None or record.exc_info[0] is None:
+            return True
+        self.error = record.exc_info[0].__name__
+        return False
+
+
+def _note_that_it_takes_us(**_: object) -> None:
+    """Celery has declared its queues and begins to take messages."""
+    _broker_refuses.is_over()
 
 
 def _is_told_to_stop(stopping: threading.Event) -> bool:
@@ -168,13 +200,16 @@ def _is_told_to_stop(stopping: threading.Event) -> bool:
 
 def run_beat(settings: Settings) -> None:
     """Send the schedule's ticks while leading, until told to stop. Any number of beats may run."""
-    engine = db.make_engine(settings.database(), name="cardsync beat", pool_size=3, autocommit=True)
+    place = settings.database()
+    engine = db.make_engine(place, name="cardsync beat", pool_size=3, most=connections.BEAT, autocommit=True)
+    watchdog = WatchdogThread(engine, place=place)
     _refuse_unusable(engine)
     leadership = Leadership(engine)
     stopping = _stop_event()
     _end_when_stuck(stopping)
     pulse = Pulse()
-    heart = Heart(engine, this_process("beat"), pulse=pulse)
+    most = connections.of_beat(settings.database_connections)
+    heart = Heart(engine, this_process("beat"), pulse=pulse, connections=most)
     refuse_cluster(settings)  # and a file that cannot be read: now, not once it leads
     scheduler: TickScheduler | None = None
     log.info("beat_started")
@@ -184,12 +219,16 @@ def run_beat(settings: Settings) -> None:
         pulse.turn()
         wait_seconds = STANDBY_SECONDS
         if leadership.holds():
+            if scheduler is not None and scheduler.is_elsewhere:
+                scheduler.app.pool.force_close_all()
+                scheduler = None
             scheduler = scheduler or _scheduler(engine, settings)
             wait_seconds = STANDBY_SECONDS if scheduler is None else scheduler.tick()
         stopping.wait(min(wait_seconds, STANDBY_SECONDS))
     lateness.close()
     heart.close()
     leadership.release()
+    watchdog.close()
     engine.dispose()
     log.info("beat_stopped")
 
@@ -214,11 +253,11 @@ def _refuse_unusable(engine: Engine) -> None:
     """Raise ``Misconfigured`` for a server that answers and cannot be used; one that is away may come back."""
     try:
         engine.connect().close()
-        db.tell_of_another_schema(engine)
     except SQLAlchemyError as error:
         if (why := db.unusable(error)) is not None:
             raise Misconfigured(why) from None
         log.warning("database_away_at_start", error=type(error).__name__, why=db.why(error))
+    db.tell_of_another_schema_once_it_answers(engine)
 
 
 def _keep_our_logging(**_: object) -> None:

@@ -43,6 +43,10 @@ class OwnTicks:
         """Begin to listen."""
         self._thread.start()
 
+    def is_on(self) -> bool:
+        """Whether it runs the schedule now."""
+        return self._is_on
+
     def close(self) -> None:
         """Run no more; what runs goes on."""
         task_prerun.disconnect(self._hear)

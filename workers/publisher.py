@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Final
 
 from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
 
-from cardsync import metrics
+from cardsync import broker, db, metrics
 from cardsync.episodes import Episode
 from cardsync.settings import Settings
 from cardsync.threads import VitalThread
-from workers.app import DEPLOYMENT_HEADER, WORK, create_app
+from workers.app import DEPLOYMENT_HEADER, WORK, create_app, is_elsewhere
 
 # A worker that found work goes on looking, every few milliseconds, so that one message a rest is enough in any flood. A publish
 # costs as much processor time as answering a hint.
@@ -75,7 +76,7 @@ class BellPublisher:
                     self._publish()
             except Exception as error:  # noqa: BLE001  (a thread's border: bells may be lost, their publisher not)
                 metrics.RINGS.labels("failed").inc()
-                self._not_rung.goes_on(error=type(error).__name__)
+                self._not_rung.goes_on(error=type(error).__name__, why=_why(error))
             if self._closing.is_set() and not self._is_rung:
                 return
             self._closing.wait(REST_SECONDS)
@@ -86,6 +87,12 @@ class BellPublisher:
             self._headers = {DEPLOYMENT_HEADER: deployment}
             self._app = create_app(self._settings, deployment, publisher=True)
         return self._app
+
+    def _follow_the_address(self) -> None:
+        """Make the app again if a file holds another address now: a channel of Redis keeps the password that it was made with."""
+        if self._app is not None and is_elsewhere(self._app):
+            self._app.pool.force_close_all()
+            self._app = None
 
     def _publish(self) -> None:
         if time.monotonic() < self._quiet_until:
@@ -105,10 +112,16 @@ class BellPublisher:
                 )
             except Exception as error:  # noqa: BLE001  (a thread's border; brokers' clients raise many kinds)
                 if is_last:
+                    self._follow_the_address()
                     self._quiet_until = time.monotonic() + QUIET_SECONDS
                     metrics.RINGS.labels("failed").inc()
-                    self._not_rung.goes_on(error=type(error).__name__)
+                    self._not_rung.goes_on(error=type(error).__name__, why=_why(error))
             else:
                 metrics.RINGS.labels("rung").inc()
                 self._not_rung.is_over()
                 return
+
+
+def _why(error: Exception) -> str:
+    """The broker's reason, in words of ours; the database's, where the deployment's name was asked for."""
+    return f"the database: {db.why(error)}" if isinstance(error, SQLAlchemyError) else broker.why(error)

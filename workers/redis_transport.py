@@ -13,8 +13,6 @@ from queue import Empty
 from typing import Any, Final
 
 import structlog
-from celery.app.amqp import AMQP
-from kombu.connection import Connection
 from kombu.transport import redis
 
 from workers.app import SWEEP
@@ -60,22 +58,3 @@ class SentinelTransport(redis.SentinelTransport):
     """The same by way of sentinels: each connection that is made, or made again, asks them which server is the master."""
 
     Channel = SentinelChannel
-
-
-class FaithfulConnection(Connection):
-    """A connection that keeps its transport when it goes on to the next of several addresses.
-
-    kombu would take the one that it has itself for the scheme of that address: queues without bounds, and workers that end with
-    a broken message.
-    """
-
-    def switch(self, conn_str: str) -> None:
-        """Go on to another address."""
-        super().switch(conn_str)  # type: ignore[no-untyped-call]
-        self.transport_cls = self._initial_params["transport"]
-
-
-class Amqp(AMQP):  # type: ignore[misc]  # Celery has no types
-    """Celery's part that makes connections."""
-
-    Connection = FaithfulConnection

@@ -18,10 +18,11 @@ from cardsync.core.brake import Limits
 from cardsync.feed_watch import FeedWatch
 from cardsync.store import feed
 from cardsync.store.seals import CHAINS
-from cardsync.stories.ask_agreement import AskAgreementPolicy, ask_agreements
+from cardsync.stories.ask_agreement import ask_agreements
 from cardsync.stories.audit import AuditPolicy, audit
 from cardsync.stories.carry_out import carry_out
 from cardsync.stories.erase import ERASURES_AT_ONCE, advance
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from cardsync.stories.forget import ForgetPolicy, forget
 from cardsync.stories.inquire import Inquiries, InquiryPolicy, inquire_due
 from cardsync.stories.release_deletions import watch_askers
@@ -93,7 +94,7 @@ def _add_lifecycle(app: Celery, context: WorkerContext) -> None:
     ottu = context.ottu
     if ottu is None:
         return
-    asks = AskAgreementPolicy.of(context.settings, context.fingerprint_key)
+    asks = FilteredListPolicy.of(context.settings, context.fingerprint_key)
 
     @app.task(name=ASK_AGREEMENTS, bind=True, shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
     def ask_about_agreements(task: Any) -> None:

@@ -82,8 +82,13 @@ def release(accept: int, requests: bool, asker: str | None) -> None:
     loaded = console.load("database")
     with console.engine(loaded) as engine:
         if requests:
-            names, number = release_deletions(engine, by=console.os_user(), asker=asker)
-            click.echo(f"{len(names)} askers are released; {number} deletions are called for.")
+            freed = release_deletions(engine, by=console.os_user(), asker=asker)
+            click.echo(f"{len(freed.askers)} askers are released; {freed.deletions} deletions are called for.")
+            if freed.left:
+                most = "at least " if freed.left == askers.AT_ONCE else ""
+                console.fail(
+                    f"{most}{freed.left} are held still, since another session locked them: release them again"
+                )
             return
         released = release_brake(engine, _limits(loaded), accept=accept)
     click.echo("The brake is released." if released.was_engaged else "The brake was not on.")

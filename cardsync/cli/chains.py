@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final, Protocol
+from typing import Final
 
 import click
 
 from cardsync.cli import console
+from cardsync.store.sealed_chains import Verified
 from cardsync.store.seals import Chain
 
 SEALED_WITHIN: Final = dt.timedelta(minutes=10)  # it takes a second; this long a worker may be restarting
@@ -16,30 +17,6 @@ HASH_BYTES: Final = 32
 noted_option = click.option(
     "--noted", "noted_hex", metavar="HASH", help="Check that this hash, noted earlier, is still in the chain."
 )
-
-
-class Verified(Protocol):
-    """What both chains' ``verify`` returns."""
-
-    @property
-    def head(self) -> bytes:
-        """The last hash."""
-
-    @property
-    def broken_at(self) -> int | None:
-        """The first number that does not fit."""
-
-    @property
-    def noted_at(self) -> int | None:
-        """Where the noted hash is."""
-
-    @property
-    def sealed_to(self) -> int | None:
-        """The last number that a seal covers."""
-
-    @property
-    def unsealed_since(self) -> dt.datetime | None:
-        """The time of the first one after it."""
 
 
 def noted_hash(text: str | None) -> bytes | None:
@@ -55,12 +32,10 @@ def noted_hash(text: str | None) -> bytes | None:
     return noted
 
 
-def tell(
-    chain: Chain, length: int, verified: Verified, *, noted: bytes | None, now: dt.datetime, as_json: bool
-) -> None:
+def tell(chain: Chain, verified: Verified, *, noted: bytes | None, now: dt.datetime, as_json: bool) -> None:
     """Print what was found; say that the chain is intact, or fail with the reason why that is not proved."""
     facts: dict[str, object] = {
-        f"{chain.link}s": length,
+        f"{chain.link}s": verified.length,
         "head": verified.head.hex(),
         "broken_at": verified.broken_at,
         "sealed_to": verified.sealed_to,
@@ -78,7 +53,7 @@ def tell(
         console.fail(
             f"no seal covers the {chain.link}s after {verified.sealed_to}: is a worker running? Were seals removed?"
         )
-    waiting = length - (verified.sealed_to or 0)
+    waiting = verified.length - (verified.sealed_to or 0)
     console.note(
-        f"Intact: {length} {chain.link}s{f', the last {waiting} not sealed yet' if waiting else ', all sealed'}."
+        f"Intact: {verified.length} {chain.link}s{f', the last {waiting} not sealed yet' if waiting else ', all sealed'}."
     )

@@ -146,7 +146,10 @@ def _json(value: object) -> str:
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Print those columns of the rows: a table on a terminal, lines parted by tabs elsewhere. An empty list says so beside it."""
+    """Print those columns of the rows: a table on a terminal, lines parted by tabs elsewhere. An empty list says so beside it.
+
+    What is too wide for the terminal as a table is printed row by row, a line for each column.
+    """
     if not rows:
         note("There is none.")
     console = Console()
@@ -155,14 +158,41 @@ def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> 
         for row in rows:
             click.echo("\t".join(printable(row[c]) for c in columns))
         return
+    least = [_least_width(column, rows) for column in columns]
+    if rows and sum(least) + len(_GAP) * (len(columns) - 1) > console.width:
+        _print_one_by_one(console, columns, rows)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        # An id that is cut cannot be copied; other texts may be folded.
-        ids = (len(str(row[column])) for row in rows if isinstance(row[column], uuid.UUID))
-        table.add_column(column, overflow="fold", min_width=max(ids, default=None))
+    for column, width in zip(columns, least, strict=True):
+        table.add_column(column, overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*(Text(printable(row[c])) for c in columns))
     console.print(table)
+
+
+_GAP: Final = "  "  # between columns
+_FOLDED_WIDTH: Final = 16  # a moment's date and minutes; narrower than that a text is hard to read
+
+
+def _least_width(column: str, rows: Sequence[Mapping[str, object]]) -> int:
+    """How narrow a column may be: an id of ours that is cut cannot be copied, other texts may be folded."""
+    of_cells = (
+        len(str(value)) if isinstance(value, uuid.UUID) else min(Text(printable(value)).cell_len, _FOLDED_WIDTH)
+        for value in (row[column] for row in rows)
+    )
+    return max(len(column), max(of_cells, default=0))
+
+
+def _print_one_by_one(console: Console, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    for number, row in enumerate(rows):
+        lines = Table.grid(padding=(0, len(_GAP), 0, 0))
+        lines.add_column(style="bold", no_wrap=True)
+        lines.add_column(overflow="fold")
+        for column in columns:
+            lines.add_row(column, Text(printable(row[column])))
+        if number:
+            console.print()
+        console.print(lines)
 
 
 def print_facts(facts: Mapping[str, object]) -> None:

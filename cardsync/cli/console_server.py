@@ -13,11 +13,14 @@ from multiprocessing.util import Finalize
 from typing import Any, Final
 
 import click
+import structlog
 
-from cardsync import logs, settings
+from cardsync import logs, metrics_multiprocess, settings
 from cardsync.cli import health_port as port_options
 from cardsync.cli import web as web_command
 from cardsync.settings import CONSOLE_PORT
+
+log = structlog.get_logger(__name__)
 
 # People are few. With two connections to the database more threads would only wait for each other.
 THREADS: Final = 4
@@ -38,8 +41,9 @@ def console_command(host: str, port: int, health_host: str, health_port: int | N
     """
     found = settings.load("database")
     logs.configure(found, "console")
+    metrics_multiprocess.prepare(found.data_dir)
     address, free = web_command.free_address(host, port)
-    click.echo(f"cardsync console: http://{web_command.shown(address)}:{free}")
+    log.info("console_started", url=f"http://{web_command.shown(address)}:{free}")
     with port_options.served(found, "console", host=health_host, port=health_port):
         _serve(address, free)
 
@@ -77,8 +81,13 @@ def _serve(address: str, port: int) -> None:
 def _load(parent_id: int) -> Callable[..., Any]:
     """Make the application, in the process that answers."""
     web_command.follow_in_background(parent_id)
+    from cardsync.core import connections
     from cardsync.web.console import wsgi
+    from workers.heart import Heart, this_process
 
+    heart = Heart(wsgi.engine, this_process("console"), connections=connections.of_console())
+    heart.start()
+    Finalize(None, heart.close, exitpriority=20)
     # A forked process of multiprocessing's runs these at its end, and not those of atexit.
     Finalize(None, wsgi.close, exitpriority=10)
     return wsgi.app

@@ -40,8 +40,8 @@ def upgrade(
     """Migrate the database up. Safe to run from several places at once.
 
     A FILE holds a process's own CARDSYNC_DATABASE_URL. Its user is made, or put right, with that password, and may do in the
-    database what that process does and no more. A script of --sql is run by the login that shall own the tables; `cardsync db
-    roles --sql` prints what must be there before.
+    database what that process does and no more. A script of --sql is run by the login that shall own the tables, on
+    PostgreSQL's own address and not through a pooler; `cardsync db roles --sql` prints what must be there before.
     """
     wanted = db_rights.wanted_logins(web_login, worker_login, console_login)
     if revision != "head" and wanted:

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from typing import Any
 
 import click
 
 from cardsync import db as database
 from cardsync.cli import console
+from cardsync.cli.moment import Moment
 from cardsync.stories.begin_epoch import Begun, begin_epoch
-
-
-class Moment(click.ParamType[Any]):
-    """A moment in RFC 3339. One without an offset may mean several, and is refused."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dt.datetime:
-        """Read it."""
-        if isinstance(value, dt.datetime):
-            return value
-        try:
-            moment = dt.datetime.fromisoformat(str(value))
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            self.fail("must be a moment with its offset, like 2026-11-25T10:20:30Z", param, ctx)
-        return moment
 
 
 @click.command()

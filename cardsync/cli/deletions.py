@@ -176,7 +176,7 @@ def verify(noted_hex: str | None, as_json: bool) -> None:
         keys = [seals.RECEIPTS.key(key.secret) for key in loaded.key_ring().keys]
         verified = receipts.verify(connection, noted=noted, keys=keys)
         now = db.moment(connection)
-    chains.tell(seals.RECEIPTS, verified.steps, verified, noted=noted, now=now, as_json=as_json)
+    chains.tell(seals.RECEIPTS, verified, noted=noted, now=now, as_json=as_json)
 
 
 def _find(connection: Connection, deletion_id: uuid.UUID) -> Deletion:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import click
 
 from cardsync.cli import console
-from cardsync.cli.db_restored import Moment
+from cardsync.cli.moment import Moment
 from cardsync.core import erasure_receipt
 from cardsync.core.erasure_receipt import Receipt
 from cardsync.errors import MalformedBody

@@ -9,6 +9,7 @@ from typing import Final, get_args
 import click
 
 from cardsync.cli import console
+from cardsync.cli.moment import Moment
 from cardsync.cli.show_customers import customer_option
 from cardsync.core.cards import Environment
 from cardsync.store import inbox
@@ -28,7 +29,9 @@ def events() -> None:
 @customer_option
 @click.option("--card", "card_id", type=click.UUID, help="Only those that named this card.")
 @click.option("--session", "session_id", help="Only those of this payment.")
-@click.option("--since", type=click.DateTime(), help="Only those received since then, in UTC.")
+@click.option(
+    "--since", metavar="T", type=Moment(utc=True), help="Only those received since then; in UTC without an offset."
+)
 @click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True, help="At most this many.")
 @console.json_option
 def list_events(
@@ -52,7 +55,7 @@ def list_events(
             customer=customer,
             session_id=session_id,
             card_id=card_id,
-            since=None if since is None else since.replace(tzinfo=dt.UTC),
+            since=since,
         )
         rows = inbox.listing(connection, wanted, limit=limit)
     if as_json:

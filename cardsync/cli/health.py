@@ -21,7 +21,8 @@ def health(kind: Kind, pid: int | None, as_json: bool) -> None:
     """Ask the database whether a worker or beat of this host was at work in the last 30 seconds.
 
     A database that does not answer, or is not migrated yet, says nothing of the process: then the exit status is 0 too, so that
-    no supervisor ends healthy processes while the database is away.
+    no supervisor ends healthy processes while the database is away. A clock of the host that is wrong is told, and the status is
+    0: a process that is started again has the same clock.
     """
     loaded = console.load("database")
     try:
@@ -40,7 +41,9 @@ def health(kind: Kind, pid: int | None, as_json: bool) -> None:
         if as_json:
             _say(as_json, False, f"no {kind} is at work{age}")
         console.fail(f"no {kind} of this host is at work{age}")
-    _say(as_json, True, f"{len(at_work)} at work; heartbeat {at_work[0].seconds_ago:.0f} s ago")
+    wrong = heartbeats.wrong_clocks(at_work)
+    clock = f"; this host's clock differs by {wrong[0].clock_ahead_seconds:+.0f} s from the database's" if wrong else ""
+    _say(as_json, True, f"{len(at_work)} at work; heartbeat {at_work[0].seconds_ago:.0f} s ago{clock}")
 
 
 def _is_asked_for(one: Heartbeat, pid: int | None) -> bool:

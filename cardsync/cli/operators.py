@@ -85,4 +85,4 @@ def verify(noted_hex: str | None, as_json: bool) -> None:
         keys = [seals.JOURNAL.key(key.secret) for key in loaded.key_ring().keys]
         verified = journal.verify(connection, noted=noted, keys=keys)
         now = db.moment(connection)
-    chains.tell(seals.JOURNAL, verified.actions, verified, noted=noted, now=now, as_json=as_json)
+    chains.tell(seals.JOURNAL, verified, noted=noted, now=now, as_json=as_json)

@@ -28,7 +28,8 @@ MAX_WAIT_SECONDS: Final = 120.0  # longer than Ottu's minute, shorter than its h
 
 
 @click.command()
-@click.option("--session", "sessions", multiple=True, help="A payment's session_id; may be given several times.")
+@click.option("--session", "sessions", multiple=True, help="A payment's session_id. More may follow it.")
+@click.argument("more", nargs=-1, metavar="[ID]...")
 @click.option(
     "--file", type=click.File("r", encoding="utf-8"), help="A file with a session_id a line; - for standard input."
 )
@@ -40,17 +41,21 @@ MAX_WAIT_SECONDS: Final = 120.0  # longer than Ottu's minute, shorter than its h
     help="Seconds to wait for one payment. What Ottu allows only later is left to the workers.",
 )
 @console.json_option
-def recover(sessions: tuple[str, ...], file: TextIO | None, max_wait: float, as_json: bool) -> None:
+def recover(
+    sessions: tuple[str, ...], more: tuple[str, ...], file: TextIO | None, max_wait: float, as_json: bool
+) -> None:
     """Ask Ottu about payments whose notifications never came, and take each answer as a hint.
+
+    Name one payment or several, as --session ID ID or --session ID --session ID, or a file of them.
 
     Ottu answers at most 30 such questions a minute, and about one payment once in 30 minutes, three times a day, and
     not within 10 minutes after it was made. A payment that must wait longer than --max-wait is asked about by a worker.
     """
     from cardsync.stories.believe_hint import SESSION
 
-    if bool(sessions) == (file is not None):
-        raise click.UsageError("give --session, once or more often, or --file")
-    wanted = list(sessions) if file is None else list(_lines(file))
+    if bool(sessions) == (file is not None) or (more and not sessions):
+        raise click.UsageError("give --session with one ID or more, or --file")
+    wanted = [*sessions, *more] if file is None else list(_lines(file))
     for place, session in enumerate(wanted, start=1):
         if SESSION.fullmatch(session) is None:
             where = f"number {place}" if file is not None else "--session"

@@ -63,6 +63,7 @@ def web(host: str, port: int, workers: int, drain_seconds: float) -> None:
     for line in found.warnings():
         log.warning("setting_looks_wrong", why=line)
     metrics_multiprocess.prepare(found.data_dir)
+    _refuse_cluster(found)
     _check_secret_if_the_database_answers(found)
     address, port = free_address(host, port)
     log.info("web_started", url=f"http://{shown(address)}:{port}", processes=workers, threads=found.web_threads)
@@ -77,6 +78,13 @@ def _raise_open_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):  # macOS allows less than its hard limit says
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _refuse_cluster(found: Settings) -> None:
+    """Raises ``Misconfigured`` for a broker that cannot carry a bell: a Redis Cluster, a file of TLS that cannot be read."""
+    from cardsync.broker import refuse_cluster
+
+    refuse_cluster(found)
 
 
 def _check_secret_if_the_database_answers(found: Settings) -> None:
@@ -147,25 +155,27 @@ def _serve(address: str, port: int, workers: int, drain_seconds: float) -> None:
         workers_kill_timeout=STOP_SECONDS,
     )
     leaving = multiprocessing.Event()
-    if drain_seconds:
-        _stop_later(server, leaving, drain_seconds)
+    _leave_first(server, leaving, drain_seconds)
     server.serve(target_loader=partial(_load, os.getpid(), leaving), wrap_loader=False)
 
 
-def _stop_later(server: Any, leaving: Event, seconds: float) -> None:
-    """Let the first SIGTERM begin the drain, and its end or a second one the stop. Granian installs the handler found here.
+def _leave_first(server: Any, leaving: Event, drain_seconds: float) -> None:
+    """Let the first SIGTERM tell the processes, and begin the drain; its end or a second one is the stop.
+
+    Granian installs the handler found here, and lets each process answer what it has begun. What waits ends once it is told.
 
     A timer of the kernel's: to start a thread in a signal's handler could wait for a lock that the interrupted code holds.
     """
     stop = server.signal_handler_interrupt
 
     def leave(*given: object) -> None:
-        if leaving.is_set():
+        if leaving.is_set() or not drain_seconds:
+            leaving.set()
             stop(*given)
             return
         leaving.set()
         signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, drain_seconds)
 
     server.signal_handler_interrupt = leave
 

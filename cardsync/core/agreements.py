@@ -131,10 +131,11 @@ def next_charge(agreement: Agreement, *, after: dt.datetime) -> dt.datetime | No
         found: dt.datetime | None = start
     else:
         found = None if step is None else _first_after(anchor, step, after)
-    return None if found is None or _is_over(terms, step, found) else found
+    return None if found is None or is_over(terms, step, found) else found
 
 
-def _is_over(terms: Terms, step: Cycle | None, moment: dt.datetime) -> bool:
+def is_over(terms: Terms, step: Cycle | None, moment: dt.datetime) -> bool:
+    """Return whether a moment is after the agreement's last day or its last cycle. The views of ``registry`` have this rule."""
     if terms.expires_on is not None and moment.date() > terms.expires_on:
         return True
     if terms.total_cycles is None or terms.starts_on is None or step is None:

@@ -11,6 +11,9 @@ LONGEST_SECONDS: Final = 900.0  # for what a person waits for: a deletion, a hin
 LONGEST_OF_A_CUSTOMER_SECONDS: Final = 21_600.0
 # A wait that the other side asked for grows by up to this share: what was sent away together does not come back together.
 SPREAD_SHARE: Final = 0.1
+# Until a hint is tried again that this process has no key for: another worker, or this one after its restart, has it soon.
+# Those that stay unreadable must leave the others their turn, however many they are.
+LONGEST_UNREADABLE_SECONDS: Final = 60.0
 LARGEST_EXPONENT: Final = 14  # 2 s x 2**14 is past every longest wait; keeps the power small whatever is counted
 
 # When to ask again for a card that a hint named and no list has shown yet, in seconds after the hint. Ottu does not document
@@ -40,6 +43,11 @@ def doubled(failures: int, *, first_seconds: float, longest_seconds: float) -> f
     """Return the wait after the ``failures``-th failure (1, 2, ...), without jitter: the first, doubled up to the longest."""
     assert failures >= 1
     return min(longest_seconds, first_seconds * 2.0 ** min(failures - 1, LARGEST_EXPONENT))
+
+
+def while_unreadable(age_seconds: float, *, jitter: float) -> float:
+    """Return the seconds until a hint of that age, which could not be read, is tried again: as long as it has waited, bounded."""
+    return min(LONGEST_UNREADABLE_SECONDS, max(FIRST_SECONDS, age_seconds)) * (0.5 + jitter / 2)
 
 
 def spread(asked_seconds: float, *, jitter: float) -> float:

@@ -20,7 +20,8 @@ TASK_THREADS: Final = 4  # Celery's own, beside those of the dispatcher
 LISTENER: Final = 1
 COURIER: Final = 2
 HEALTH: Final = 2
-BEAT: Final = 6
+WATCHDOG: Final = 1  # while another session gets no answer
+BEAT: Final = 5
 CONSOLE: Final = 2
 
 
@@ -38,16 +39,17 @@ class Web:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """The most connections of one worker, by pool; ``health`` are those of its own port."""
+    """The most connections of one worker, by pool; ``health`` are those of its own port, and one is the watchdog's."""
 
     work: int
     listener: int = LISTENER
     courier: int = COURIER
     health: int = HEALTH
+    watchdog: int = WATCHDOG
 
     @property
     def all(self) -> int:
-        return self.work + self.listener + self.courier + self.health
+        return self.work + self.listener + self.courier + self.health + self.watchdog
 
 
 def of_web(threads: int, cap: int | None) -> Web:
@@ -62,9 +64,15 @@ def of_web(threads: int, cap: int | None) -> Web:
 def of_worker(threads: int, cap: int | None) -> Worker:
     """Share out what a worker may hold: all that the small pools leave is for its work."""
     work = 2 * (min(threads, AT_WORK) // 2 + TASK_THREADS)
-    return Worker(work if cap is None else min(work, cap - LISTENER - COURIER - HEALTH))
+    return Worker(work if cap is None else min(work, cap - LISTENER - COURIER - HEALTH - WATCHDOG))
 
 
 def of_beat(cap: int | None) -> int:
     """The most connections of one beat, with those of its health port."""
-    return BEAT + HEALTH if cap is None else min(BEAT + HEALTH, cap)
+    most = BEAT + WATCHDOG + HEALTH
+    return most if cap is None else min(most, cap)
+
+
+def of_console() -> int:
+    """The most connections of one console, with those of its health port."""
+    return CONSOLE + WATCHDOG + HEALTH

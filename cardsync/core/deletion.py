@@ -134,7 +134,8 @@ class LocalDeletion:
     """A deletion as a list meets it.
 
     ``since_no`` is the number of the request or of the last call, whichever is newer: a list asked for before says nothing.
-    ``tried_since`` is when the 24 hours began: at the request, at a replay, or when the card was unlocked.
+    ``tried_since`` is when the 24 hours began: at the request, at a replay, or when the card was unlocked; ``tried_seconds``
+    ago, by the database's clock.
     """
 
     deletion_id: uuid.UUID
@@ -144,6 +145,7 @@ class LocalDeletion:
     called_at: dt.datetime | None = None
     failures: int = 0
     when_unlocked: bool = False
+    tried_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

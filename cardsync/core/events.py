@@ -37,7 +37,8 @@ IgnoredBecause = Literal[
 ]
 
 SESSION_ID_MAX: Final = 128  # characters; Ottu's OpenAPI description, schema SchemaWebhook
-REFERENCE_NUMBER_MAX: Final = 128  # not bounded there; as order_no is
+ORDER_NO_MAX: Final = 128  # the same place
+REFERENCE_NUMBER_MAX: Final = 128  # not bounded there
 WORD_MAX: Final = 32  # result, state and payment_type are single words of at most ten letters
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 NESTING_MAX: Final = 64  # levels; Ottu's own payloads have about five, raw gateway data a few more
@@ -97,6 +98,7 @@ class Event:
     card: ListedCard | None = None
     session_id: str | None = None
     reference_number: str | None = None
+    order_no: str | None = None  # the merchant's own
     result: str | None = None
     state: str | None = None
     payment_type: str | None = None
@@ -222,6 +224,7 @@ def read_event(payload: Mapping[str, object]) -> Event:
         card=card if ignored_because is None else None,
         session_id=_cut(payload.get("session_id"), SESSION_ID_MAX),
         reference_number=_cut(payload.get("reference_number"), REFERENCE_NUMBER_MAX),
+        order_no=_cut(payload.get("order_no"), ORDER_NO_MAX),
         result=_cut(payload.get("result"), WORD_MAX),
         state=_cut(payload.get("state"), WORD_MAX),
         payment_type=_cut(payload.get("payment_type"), WORD_MAX),

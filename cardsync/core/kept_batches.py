@@ -16,6 +16,8 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 
+import orjson
+
 from cardsync.core.kept_bodies import KeptBody
 from cardsync.core.spool_format import VERSION, WaitingRow, checked, row_of, with_checksum
 from cardsync.errors import MalformedBody
@@ -23,7 +25,7 @@ from cardsync.errors import MalformedBody
 
 def write_batch(rows_as_json: str, kept: Sequence[KeptBody | None], *, received_at: dt.datetime) -> bytes:
     """One line. ``rows_as_json`` is a JSON array of rows, encrypted, without line breaks."""
-    bodies = "" if not any(kept) else f',"kept":{json.dumps([_body(one) for one in kept])}'
+    bodies = f',"kept":{orjson.dumps([_body(one) for one in kept]).decode()}' if any(kept) else ""
     text = f'{{"version":{VERSION},"received_at":"{received_at.isoformat()}","rows":{rows_as_json}{bodies}}}'
     return with_checksum(text.encode())
 

@@ -30,7 +30,7 @@ class KeptBody:
             raise ValueError("not a media type")
 
 
-def about(event_id: uuid.UUID) -> bytes:
+def about(event_id: uuid.UUID | str) -> bytes:
     """What the ciphertext is bound to: moved to another notification's row it does not open."""
     return f"body {event_id}".encode()
 

@@ -48,6 +48,7 @@ _TEXTS: Final = (
     "customer_id",
     "session_id",
     "reference_number",
+    "order_no",
     "result",
     "state",
     "payment_type",
@@ -68,7 +69,7 @@ _FACTS: Final = (*_FACT_TEXTS, *_FACT_FLAGS, "agreements")
 _texts_of: Final[Callable[[WaitingRow], tuple[str | None, ...]]] = attrgetter(*_TEXTS)
 _facts_of: Final[Callable[[CardFacts], tuple[object, ...]]] = attrgetter(*_FACTS)
 # What a record that is still too long gives up: it does not say whose card it is, or which. A hint is short already.
-_GIVEN_UP: Final = ("trace", "terms", "reference_number", "session_id")
+_GIVEN_UP: Final = ("trace", "terms", "order_no", "reference_number", "session_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,7 @@ class WaitingRow:
     customer_id: str | None = None
     session_id: str | None = None
     reference_number: str | None = None
+    order_no: str | None = None
     result: str | None = None
     state: str | None = None
     payment_type: str | None = None

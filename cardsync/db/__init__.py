@@ -29,6 +29,7 @@ from cardsync.db.migrating import (
     newest_revision,
     script,
     tell_of_another_schema,
+    tell_of_another_schema_once_it_answers,
     upgrade,
 )
 from cardsync.db.pipeline import Answer, Pipeline, Transaction, pipelined
@@ -77,6 +78,7 @@ __all__ = [
     "script",
     "sqlalchemy_url",
     "tell_of_another_schema",
+    "tell_of_another_schema_once_it_answers",
     "unusable",
     "upgrade",
     "why",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -13,12 +15,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cardsync.db.session import ROLE_PREFIX, SCHEMA, unusable
 from cardsync.errors import Misconfigured
 
 log = structlog.get_logger(__name__)
+
+ASK_AGAIN_SECONDS: Final = 1.0  # of a database that is away at a process's start
 
 
 def migrations_path() -> Path:
@@ -128,17 +132,38 @@ def is_newer(revision: str | None) -> bool:
     return revision is not None and not is_behind(revision) and revision != newest_revision()
 
 
+_told_of: set[str | None] = set()  # by this process, or by the one that it was forked from
+
+
 def tell_of_another_schema(engine: Engine) -> None:
     """Log, at a process's start, that the schema is older or newer than this program. Raises ``SQLAlchemyError``."""
     at = current_revision(engine)
-    if at == newest_revision():
+    if at == newest_revision() or at in _told_of:
         return
+    _told_of.add(at)
     if is_newer(at):
         log.warning(
             "schema_is_newer", at=at, newest_known=newest_revision(), advice="put the new version in place here too"
         )
     else:
         log.error("schema_is_older", at=at or "none", needed=newest_revision(), advice="cardsync db upgrade")
+
+
+def tell_of_another_schema_once_it_answers(engine: Engine) -> None:
+    """The same for a process that starts without the database: on a thread of its own, as soon as the database answers."""
+
+    def ask() -> None:
+        while True:
+            try:
+                tell_of_another_schema(engine)
+            except SQLAlchemyError as error:
+                if unusable(error) is not None:  # told where it is used
+                    return
+                time.sleep(ASK_AGAIN_SECONDS)
+            else:
+                return
+
+    threading.Thread(target=ask, name="another-schema", daemon=True).start()
 
 
 def current_revision(engine: Engine) -> str | None:

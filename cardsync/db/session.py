@@ -14,13 +14,16 @@ statement of that name, and would return the wrong rows.
 from __future__ import annotations
 
 import contextlib
+import selectors
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import tuple_row
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
 from sqlalchemy.exc import DBAPIError
 
 from cardsync.db.address import NAME, Address
@@ -37,6 +40,7 @@ LOCK_TIMEOUT_MS: Final = 3_000
 # What a process that stands still keeps locked, everybody else waits for: a claim holds the gate of all calls.
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 2
+ANSWER_SECONDS: Final = 5.0  # for the first question of a session, and for one that a watchdog asks
 KEEPALIVES: Final = {
     "keepalives": "1",
     "keepalives_idle": "5",
@@ -72,8 +76,7 @@ SESSION: Final[Mapping[str, str]] = {
 # Not among them: `default_transaction_read_only`. A hosting service sets it when the disk is full, and means it.
 
 # A host that vanishes leaves its sessions, and with them its locks, until the server notices: after 10 + 3 * 5 s, where its own
-# default is two hours. A statement whose client is gone ends within 10 s. Over a socket the server shows other values, so these
-# are set and not verified.
+# default is two hours. A statement whose client is gone ends within 10 s.
 SERVER_KEEPALIVES: Final[Mapping[str, str]] = {
     "client_connection_check_interval": "10000",
     "tcp_keepalives_count": "3",
@@ -91,6 +94,7 @@ LOGIN: Final[Mapping[str, str]] = {
 
 # Times of the server's, which it shows in the largest unit without a rest.
 _TIMES: Final = (
+    "client_connection_check_interval",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
     "lock_timeout",
@@ -217,15 +221,12 @@ class Sessions:
         why = unusable_server(session.info.server_version, session.info.parameter_status("server_encoding"))
         if why is not None:
             raise UnusableServer(why)
-        names = list(self._settings)
-        session.autocommit = True
-        with session.cursor(row_factory=tuple_row) as cursor:
-            shown = ", ".join("current_setting(%s)" for _ in names)
-            where = "NULL, NULL" if self._memory is None else f"{SYSTEM_IDENTIFIER}, {TIMELINE}"
-            row = cursor.execute(f"SELECT pg_backend_pid(), {where}, {shown}", names, prepare=False).fetchone()
-        session.autocommit = False
-        assert row is not None
-        pooled = row[0] != session.info.backend_pid
+        wanted = {**self._settings, **SERVER_KEEPALIVES}
+        names = list(wanted)
+        shown = ", ".join(f"current_setting('{name}')" for name in names)
+        where = "NULL, NULL" if self._memory is None else f"{SYSTEM_IDENTIFIER}, {TIMELINE}"
+        row = ask_in_time(session, f"SELECT pg_backend_pid(), {where}, {shown}")
+        pooled = row[0] != str(session.info.backend_pid)
         if pooled:
             session.prepare_threshold = None
             if self._of_its_own:
@@ -233,10 +234,10 @@ class Sessions:
                     "a pooler stands between this process and PostgreSQL: set CARDSYNC_DATABASE_DIRECT_URL to PostgreSQL's "
                     "own address"
                 )
-        if row[2] is not None:
-            self._meet(session, Server(row[1], row[2]))
+        if row[1] is not None and row[2] is not None:
+            self._meet(session, Server(int(row[1]), int(row[2])))
         has = dict(zip(names, row[3:], strict=True))
-        lacking = [name for name in names if not _holds(name, has[name], self._settings[name], pooled)]
+        lacking = [name for name in names if not _holds(name, has[name] or "", wanted[name], pooled)]
         if lacking:
             raise UnusableServer(
                 f"the session does not have {', '.join(lacking)} as cardsync needs it: the pooler passes no options on, and the "
@@ -250,10 +251,39 @@ class Sessions:
         self._servers[session] = server
 
 
+def ask_in_time(session: psycopg.Connection[Any], statement: str) -> tuple[str | None, ...]:
+    """Return the one row of a question without parameters, as text. It begins no transaction.
+
+    Raises the driver's errors; ``ConnectionTimeout`` after ``ANSWER_SECONDS``: the time-out of connecting is over when a session
+    is there, and a peer that acknowledges and never answers would hold this thread for ever.
+    """
+    line, until = session.pgconn, time.monotonic() + ANSWER_SECONDS
+    line.send_query_params(statement.encode(), None)
+    with selectors.DefaultSelector() as ready:
+        ready.register(line.socket, selectors.EVENT_READ)
+        while line.flush() or line.is_busy():
+            left_seconds = until - time.monotonic()
+            if left_seconds <= 0 or not ready.select(left_seconds):
+                raise psycopg.errors.ConnectionTimeout("connection timeout expired: the server is silent")
+            line.consume_input()
+    answer = line.get_result()
+    while line.get_result() is not None:
+        pass
+    if answer is None or answer.status != ExecStatus.TUPLES_OK:
+        raise psycopg.OperationalError("connection lost") if answer is None else error_from_result(answer)
+    values = (answer.get_value(0, column) for column in range(answer.nfields))
+    return tuple(None if value is None else bytes(value).decode() for value in values)
+
+
 def _holds(name: str, has: str, wanted: str, pooled: bool) -> bool:
-    """Tell whether a setting is what it must be. A login has one time limit for all, so any limit will do behind a pooler."""
-    if pooled and name in ("statement_timeout", "lock_timeout") and wanted != "0":
+    """Tell whether a setting is what it must be. A login has one time limit for all, so any limit will do behind a pooler.
+
+    Of TCP the server shows what its system really has, and 0 over a socket, or where its system cannot do it.
+    """
+    if pooled and name in ("statement_timeout", "lock_timeout", "client_connection_check_interval") and wanted != "0":
         return has != "0"
+    if name.startswith("tcp_") and has == "0":
+        return True
     return has == _shown(name, wanted)
 
 

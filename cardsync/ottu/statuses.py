@@ -76,7 +76,10 @@ def check_deleted(status_code: int, headers: Mapping[str, str], now: dt.datetime
 
 
 def _raise_common(status_code: int, headers: Mapping[str, str], now: dt.datetime) -> None:
-    wait = retry_after.read_seconds(headers.get("retry-after"), now=now, longest_seconds=MAX_RETRY_AFTER_SECONDS)
+    answered_at = retry_after.read_date(headers.get("date")) or now  # a date of Ottu's counts from Ottu's own clock
+    wait = retry_after.read_seconds(
+        headers.get("retry-after"), now=answered_at, longest_seconds=MAX_RETRY_AFTER_SECONDS
+    )
     if status_code == 401:
         raise CredentialsRefused("Ottu refuses our credentials: 401", status_code=401)
     if status_code == 429:

@@ -4,9 +4,10 @@ A slow endpoint holds a socket and nothing else: no thread of the worker's, and 
 name is slow, it holds one thread for that, and there are more such threads than endpoints.
 
 Rules: one attempt a message; no redirect is followed, and no proxy of the environment is used; certificates are verified. The
-whole call has ``CALL_SECONDS``, whatever the other side does in between. Of an answer ``ANSWER_BYTES`` are read at most, and
-nothing of it is kept but the status and ``Retry-After``: it may quote what was sent. An error's text is one of a few words of
-ours, and never names an address.
+whole call has ``CALL_SECONDS``, whatever the other side does in between. Once the status is there, it is the call's end: it says
+whether the message was taken, and nothing that happens to the rest of the answer changes it. Of an answer ``ANSWER_BYTES`` are
+read at most, and nothing of it is kept but the status and ``Retry-After``: it may quote what was sent. An error's text is one of
+a few words of ours, and never names an address. Every message has an end, after an unforeseen error too.
 """
 
 from __future__ import annotations
@@ -23,17 +24,25 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpcore
+import structlog
 
 from cardsync.certificates import verifying_context
 from cardsync.core import retry_after
 from cardsync.core.delivery import CALL_SECONDS, LONGEST_ASKED_SECONDS
-from cardsync.errors import Refused
+from cardsync.errors import Refused, places
 from cardsync.outgoing import addresses
 from cardsync.threads import VitalThread
 
-CONNECT_SECONDS: Final = 5.0  # with the look-up of the name, and the handshake of TLS
+log = structlog.get_logger(__name__)
+
+CONNECT_SECONDS: Final = 5.0  # for the look-up of the name and the connection, and as much for the handshake of TLS
 ANSWER_BYTES: Final = 65_536
-KEEPALIVE_SECONDS: Final = 20.0  # shorter than what servers commonly keep an idle connection
+ANSWER_SECONDS: Final = 1.0  # for the body, which is read only so that the connection can be used again
+# An idle connection is used again within this time. If its server closes it at that moment, the message fails and waits for its
+# next attempt. So the time is shorter than that of common servers, by a second for the way there: gunicorn keeps an idle
+# connection for 2 s; Node, uvicorn and Apache for 5 s; nginx for 75 s. Messages of a burst still share connections. Rejected:
+# sending again at once on a fresh connection. One attempt would be two POSTs then, and the next attempt comes soon.
+KEEPALIVE_SECONDS: Final = 1.0
 CONNECTIONS: Final = 512  # fifty endpoints with eight calls each, and room
 LOOKUPS: Final = 64  # at once, one for each name: more than there may be endpoints (``store.deliveries.endpoints``)
 USER_AGENT: Final = "cardsync"
@@ -74,6 +83,7 @@ class Sender:
         self._tls = verifying_context()
         self._loop = asyncio.new_event_loop()
         self._lookups = _Lookups()
+        self._told: set[str] = set()  # the kinds of unforeseen errors
         self._pools = {plain: self._pool(plain=plain) for plain in (True, False)}
         self._closing = threading.Event()
         self._thread = VitalThread(self._run, name="sender", may_end=self._closing.is_set)
@@ -121,21 +131,34 @@ class Sender:
         )
 
     async def _send(self, message: Message) -> Ended:
+        answered: list[Ended] = []
         try:
             async with asyncio.timeout(self._call_seconds):
-                return await self._call(message)
-        except Refused as error:
-            return Ended(None, str(error))
-        except (TimeoutError, httpcore.TimeoutException):
-            return Ended(None, "no answer in time")
-        except ssl.SSLError:
-            return Ended(None, "the connection's TLS failed")
-        except httpcore.ConnectError as error:
-            return Ended(None, "TLS failed" if isinstance(error.__cause__, ssl.SSLError) else "no connection")
-        except _TRANSPORT_ERRORS:
-            return Ended(None, "the connection was cut, or what came is no HTTP")
+                await self._call(message, answered.append)
+        except Exception as error:  # noqa: BLE001  (the thread's border: a message without an end keeps its place for ever)
+            return answered[0] if answered else Ended(None, self._why(error))
+        return answered[0]
 
-    async def _call(self, message: Message) -> Ended:
+    def _why(self, error: Exception) -> str:
+        """The words for a call that had no answer; an unforeseen error is logged, each kind once."""
+        match error:
+            case Refused():
+                return str(error)
+            case TimeoutError() | httpcore.TimeoutException():
+                return "no answer in time"
+            case ssl.SSLError():
+                return "the connection's TLS failed"
+            case httpcore.ConnectError():
+                return "TLS failed" if isinstance(error.__cause__, ssl.SSLError) else "no connection"
+        if isinstance(error, _TRANSPORT_ERRORS):
+            return "the connection was cut, or what came is no HTTP"
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            log.error("message_could_not_be_sent", error=kind, where=places(error))
+        return "could not be sent"
+
+    async def _call(self, message: Message, answered: Callable[[Ended], None]) -> None:
         parts = urlsplit(message.url)
         pool = self._pools[parts.scheme == "http"]
         headers = [(b"Host", parts.netloc.encode()), (b"User-Agent", USER_AGENT.encode())]
@@ -145,17 +168,14 @@ class Sender:
         async with pool.stream(
             "POST", message.url, headers=headers, content=message.body, extensions={"timeout": bounds}
         ) as response:
+            answered(Ended(response.status, retry_after_seconds=_retry_after(response.headers)))
             await _read_some(response)
-            return Ended(response.status, retry_after_seconds=_retry_after(response.headers))
 
 
 async def _read_some(response: httpcore.Response) -> None:
-    """Read the answer to its end, so that the connection can be used again, or up to its bound; what it says is not kept.
-
-    A cut or endless body changes nothing: the status has said whether the message was taken.
-    """
+    """Read the answer to its end, so that the connection can be used again, or up to its bounds; what it says is not kept."""
     size_bytes = 0
-    with contextlib.suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+    async with asyncio.timeout(ANSWER_SECONDS):
         async for chunk in response.aiter_stream():
             size_bytes += len(chunk)
             if size_bytes > ANSWER_BYTES:
@@ -180,7 +200,7 @@ class _Lookups:
         self._under_way: dict[tuple[str, int], asyncio.Future[Found]] = {}
 
     async def find(self, host: str, port: int) -> Found:
-        """Look a name up, or wait for the look-up of it that is under way. Raises ``OSError``."""
+        """Look a name up, or wait for the look-up of it that is under way. Raises ``OSError`` or ``UnicodeError``."""
         found = self._under_way.get((host, port))
         if found is None:
             loop = asyncio.get_running_loop()
@@ -220,13 +240,17 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Look the name up, check what it leads to, and connect. Raises ``Refused``, or httpcore's ``ConnectError``."""
+        """Look the name up, check what it leads to, and connect, all within the time.
+
+        Raises ``Refused``, ``TimeoutError``, or httpcore's ``ConnectError``.
+        """
         last: httpcore.ConnectError | None = None
-        for address in await self._addresses(host, port):
-            try:
-                return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore.ConnectError as error:
-                last = error
+        async with asyncio.timeout(timeout):
+            for address in await self._addresses(host, port):
+                try:
+                    return await self._plain.connect_tcp(address, port, None, local_address, socket_options)
+                except httpcore.ConnectError as error:
+                    last = error
         raise last or httpcore.ConnectError("the name leads nowhere")
 
     async def _addresses(self, host: str, port: int) -> list[str]:
@@ -236,7 +260,7 @@ class _Network(httpcore.AsyncNetworkBackend):
             return [host]
         try:
             found = await self._lookups.find(host, port)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for a name that is none, such as "a..b"
             raise httpcore.ConnectError("the name is not known") from None
         return addresses.resolved(found, is_plain=self._is_plain)
 

@@ -175,9 +175,9 @@ class BrakeState:
 
 HELD_COUNTED_MAX: Final = 100_000  # a count beyond it says no more than that
 
-_STATE = text(f"""
+_STATE = text("""
     SELECT g.brake_engaged_at, b.*, c.environment, c.customer_id,
-           (SELECT count(*) FROM (SELECT FROM cardsync.customers WHERE removals_held LIMIT {HELD_COUNTED_MAX}) AS counted)
+           (SELECT count(*) FROM (SELECT FROM cardsync.customers WHERE removals_held LIMIT :counted_max) AS counted)
                AS customers_held,
            (SELECT coalesce(sum(confirmed), 0)::bigint FROM cardsync.brake_confirmations) AS looks
     FROM cardsync.gate AS g CROSS JOIN cardsync.brake AS b LEFT JOIN cardsync.customers AS c ON c.id = b.example_customer
@@ -192,9 +192,12 @@ _SHOW = text("""
 """)
 
 
-def state(connection: Connection, limits: Limits) -> BrakeState:
-    """Read the brake, with some of the customers that it holds and of those that lost cards before it engaged."""
-    row = connection.execute(_STATE).one()
+def state(connection: Connection, limits: Limits, *, counted_max: int = HELD_COUNTED_MAX) -> BrakeState:
+    """Read the brake, with some of the customers that it holds and of those that lost cards before it engaged.
+
+    The count of those that it holds ends at ``counted_max``.
+    """
+    row = connection.execute(_STATE, {"counted_max": counted_max}).one()
     now = core.worn_off(Evidence(row.excess, row.confirmed, tuple(row.counted)), row.looks, limits)
     example = {
         "customer": row.example_customer,

@@ -72,7 +72,8 @@ def find(connection: Connection, customer: int, fingerprint: bytes) -> KnownCard
 _LOCAL = text(f"""
     SELECT c.customer, c.card_id, fingerprint, status, awaited_no, awaited_at, {_FACT_COLUMNS},
            last4,
-           d.deletion_id, d.phase, d.since_no, d.tried_since, d.called_at, d.failures, d.when_unlocked
+           d.deletion_id, d.phase, d.since_no, d.tried_since, d.called_at, d.failures, d.when_unlocked,
+           extract(epoch FROM clock_timestamp() - d.tried_since)::float8 AS tried_seconds
     FROM cardsync.cards AS c LEFT JOIN LATERAL (
         SELECT * FROM cardsync.deletions AS d
         WHERE d.card_id = c.card_id AND d.life = c.life AND {in_phase("d", *OPEN, "blocked")}
@@ -135,6 +136,7 @@ def _deletion(row: Any) -> LocalDeletion:
         called_at=row.called_at,
         failures=row.failures,
         when_unlocked=row.when_unlocked,
+        tried_seconds=row.tried_seconds,
     )
 
 

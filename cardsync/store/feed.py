@@ -33,6 +33,9 @@ BEHIND: Final = """
     ))::bigint
 """
 
+# When the first change after the number ``e.cursor_seq`` was made.
+NEXT_AT: Final = "(SELECT c.at FROM registry.card_changes AS c WHERE c.seq > e.cursor_seq ORDER BY c.seq LIMIT 1)"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

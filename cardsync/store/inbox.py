@@ -21,8 +21,10 @@ from cardsync.ciphers import KeyRing, decrypt_hint, reencrypted
 from cardsync.core.agreements import Terms, terms_from_json
 from cardsync.core.believe import Order
 from cardsync.core.cards import CardFacts, Environment, Token
+from cardsync.core.outcomes import succeeded
 from cardsync.core.signature import Source
 from cardsync.errors import MalformedBody, Refused, UnknownSecretKey
+from cardsync.store.customers import LAST_ERROR_MAX
 
 Status = Literal["pending", "done", "ignored", "failed"]
 
@@ -34,8 +36,8 @@ SETTLE_AT_ONCE: Final = 100  # events in one transaction: short enough to hold n
 # What a row gives up when its content is forgotten. The hashes stay: they still tell a late duplicate and a repeat, and nothing
 # of a person. So do the kind, the times, the key, the scheme.
 SHED: Final = """
-    customer_id = NULL, session_id = NULL, reference_number = NULL, agreement_id = NULL, card_id = NULL, result = NULL,
-    state = NULL, payment_type = NULL, token = NULL, facts = NULL, last_error = NULL, shed_at = clock_timestamp()
+    customer_id = NULL, session_id = NULL, reference_number = NULL, order_no = NULL, agreement_id = NULL, card_id = NULL,
+    result = NULL, state = NULL, payment_type = NULL, token = NULL, facts = NULL, last_error = NULL, shed_at = clock_timestamp()
 """
 
 _FACTS: Final = tuple(one.name for one in fields(CardFacts))
@@ -72,12 +74,18 @@ class PendingHint:
     signature_hash: bytes | None
     as_of: dt.datetime | None
     terms: Terms = Terms()  # noqa: RUF009  (frozen, of its agreement)
+    state: str | None = None
     trace: str | None = None  # the context of the span in which it arrived
 
     @property
     def order(self) -> Order:
         """Its place among hints, where they are believed."""
         return Order(self.as_of or self.received_at, self.evidence_no)
+
+    @property
+    def succeeded(self) -> bool | None:
+        """Whether its payment succeeded; ``None`` if it does not say so in known words."""
+        return succeeded(self.result, self.state)
 
     @property
     def payment(self) -> NamedPayment:
@@ -126,6 +134,7 @@ CLAIMED: Final = (
     "session_id",
     "signature_hash",
     "as_of",
+    "state",
 )
 _CLAIM = text(f"""
     SELECT {", ".join(CLAIMED)} FROM cardsync.events
@@ -165,6 +174,7 @@ def pending(row: Any, ring: KeyRing) -> PendingHint:
         signature_hash=row.signature_hash,
         as_of=row.as_of,
         terms=terms_from_json((row.facts or {}).get("agreement")),
+        state=row.state,
         trace=traces.readable((row.facts or {}).get("trace")),
     )
 
@@ -255,7 +265,8 @@ def take_hints(connection: Connection, opened: Sequence[OpenHint], cards: Mappin
 _POSTPONE = text("""
     UPDATE cardsync.events
     SET attempts = attempts + :counted, last_error = :error,
-        due_at = clock_timestamp() + make_interval(secs => :wait_seconds),
+        due_at = clock_timestamp()
+            + make_interval(secs => CASE WHEN attempts + :counted >= :max_attempts THEN 0 ELSE :wait_seconds END),
         status = CASE WHEN attempts + :counted >= :max_attempts THEN 'failed' ELSE 'pending' END
     WHERE event_id = :event_id AND status = 'pending'
     RETURNING status
@@ -270,13 +281,26 @@ def attempts(connection: Connection, event_id: uuid.UUID) -> int:
     return connection.execute(_ATTEMPTS, {"event_id": event_id}).scalar_one_or_none() or 0
 
 
+_AGE = text(
+    "SELECT extract(epoch FROM clock_timestamp() - received_at)::float FROM cardsync.events WHERE event_id = :event_id"
+)
+
+
+def age_seconds(connection: Connection, event_id: uuid.UUID) -> float:
+    """How long ago the event was received, by the database's clock; 0 if it is not there."""
+    return connection.execute(_AGE, {"event_id": event_id}).scalar_one_or_none() or 0.0
+
+
 def postpone(
     connection: Connection, event_id: uuid.UUID, *, error: str, wait_seconds: float, counted: bool
 ) -> Status | None:
-    """Put a pending event off; the last counted attempt makes it ``failed``. ``None`` if it was not pending any more."""
+    """Put a pending event off; the last counted attempt makes it ``failed``. ``None`` if it was not pending any more.
+
+    ``due_at`` of a failed event is the moment at which it failed: it waits for nothing, and a bulk replay asks for that moment.
+    """
     parameters = {
         "event_id": event_id,
-        "error": error,
+        "error": error[:LAST_ERROR_MAX],  # an index holds it
         "wait_seconds": wait_seconds,
         "counted": int(counted),
         "max_attempts": MAX_ATTEMPTS,

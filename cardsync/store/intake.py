@@ -40,6 +40,7 @@ from sqlalchemy.exc import IntegrityError
 from cardsync.ciphers import KeyRing, encrypt_hint
 from cardsync.core.events import Event, event_id
 from cardsync.core.hints import in_the_clear
+from cardsync.core.kept_bodies import KeptBody
 from cardsync.core.signature import Source
 from cardsync.core.spool_format import WaitingRow
 from cardsync.store import repeats
@@ -99,13 +100,13 @@ class Stored:
 INSERTING: Final = """
         INSERT INTO cardsync.events (
             event_id, evidence_no, received_at, body_hash, status, kind, ignored_because, environment, customer_id, session_id,
-            reference_number, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts, vouched,
-            as_of, settled_at
+            reference_number, order_no, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts,
+            vouched, as_of, settled_at
         )
         SELECT
             event_id, evidence_no, received_at, hash, status, kind, ignored_because, environment, customer_id, session_id,
-            reference_number, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts, vouched,
-            as_of, CASE WHEN status = 'ignored' THEN clock_timestamp() END
+            reference_number, order_no, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts,
+            vouched, as_of, CASE WHEN status = 'ignored' THEN clock_timestamp() END
         FROM numbered ORDER BY hash
         ON CONFLICT DO NOTHING
         RETURNING body_hash, event_id, status
@@ -234,7 +235,7 @@ def pieces(rows: Sequence[WaitingRow]) -> Iterator[list[WaitingRow]]:
     yield piece
 
 
-def as_row(new: NewEvent, ring: KeyRing) -> WaitingRow:
+def as_row(new: NewEvent, ring: KeyRing, *, kept: KeptBody | None = None, trace: str | None = None) -> WaitingRow:
     """An event as it is inserted or waits: all that may be kept of a notification, its hint encrypted."""
     event = new.event
     card = event.card if new.status == "pending" else None
@@ -250,6 +251,7 @@ def as_row(new: NewEvent, ring: KeyRing) -> WaitingRow:
         customer_id=event.customer_id,
         session_id=event.session_id,
         reference_number=event.reference_number,
+        order_no=event.order_no,
         result=event.result,
         state=event.state,
         payment_type=event.payment_type,
@@ -259,6 +261,8 @@ def as_row(new: NewEvent, ring: KeyRing) -> WaitingRow:
         terms=event.terms if card else None,
         vouched=new.vouched,
         as_of=new.as_of,
+        kept=kept,
+        trace=trace,
     )
 
 

@@ -33,7 +33,10 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A notification of a payment for an agreement: when it came, and what it says."""
+    """A notification of a payment for an agreement: when it came, and what it says. One that surely failed is none.
+
+    ``proves``: the payment succeeded, so that there is an agreement. Else nothing that it says is at risk before a card had it.
+    """
 
     customer: int
     environment: Environment
@@ -41,6 +44,7 @@ class Heard:
     evidence_no: int
     received_at: dt.datetime
     terms: Terms
+    proves: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,24 @@ class Known:
     answered_no: int
 
 
-# Of a card's link the customer is certain, so that a notification changes it only where there is none.
+# Of a card's link the customer is certain, so that a notification changes it only where there is none. 'infinity': no card ever
+# had it, and no payment proved it (``agreement_asks`` writes the same of what only a reader named).
 _HEAR = text(f"""
     INSERT INTO cardsync.known_agreements AS k (
         environment, agreement_id, customer, heard_no, {", ".join(_TERMS)}, charges, without_card_since
     )
     SELECT environment, agreement_id, customer, evidence_no, {", ".join(_TERMS)}, charges,
-           clock_timestamp() + interval '{PATIENCE_SECONDS} seconds'
+           CASE WHEN proves THEN clock_timestamp() + interval '{PATIENCE_SECONDS} seconds' ELSE 'infinity' END
     FROM json_to_recordset(cast(:heard AS json)) AS said (
         environment text, agreement_id text, customer bigint, evidence_no bigint, type text, frequency text,
-        cycle_interval_days integer, total_cycles integer, starts_on date, expires_on date, charges timestamptz[]
+        cycle_interval_days integer, total_cycles integer, starts_on date, expires_on date, charges timestamptz[],
+        proves boolean
     )
     ORDER BY environment, agreement_id
     ON CONFLICT (environment, agreement_id) DO UPDATE SET
         customer = CASE WHEN k.without_card_since IS NULL THEN k.customer ELSE excluded.customer END,
+        without_card_since = CASE WHEN k.without_card_since = 'infinity' THEN excluded.without_card_since
+            ELSE k.without_card_since END,
         heard_no = greatest(k.heard_no, excluded.heard_no),
         {
     ", ".join(
@@ -116,6 +124,7 @@ def _folded(heard: Sequence[Heard]) -> dict[str, Any]:
         "customer": newest.customer,
         "evidence_no": newest.evidence_no,
         "charges": [moment.isoformat() for moment in moments],
+        "proves": any(one.proves for one in heard),
         **terms,
     }
 
@@ -170,7 +179,9 @@ def expect(connection: Transaction, known: Iterable[Known], *, now: dt.datetime)
     changed = []
     for one in known:
         expected, step = next_charge(one.agreement, after=now), cycle(one.agreement)
-        if expected == one.expected_at and (expected is None or step == one.step):  # a cycle counts from a charge
+        # A cycle counts from a charge, or up to the last one: that of an agreement whose cycles are over says so.
+        has_cycle = expected is not None or one.agreement.terms.total_cycles is not None
+        if expected == one.expected_at and (step == one.step or not has_cycle):
             continue
         changed.append(
             {

@@ -37,12 +37,16 @@ _IS_FREE: Final = """
 """
 # A standby reads the row and leaves it alone: nothing is written or waited for while the lease stands.
 _MAY_LEASE = text(f"SELECT coalesce(bool_and({_IS_FREE}), false) FROM cardsync.locks WHERE name = :name")
+# The commit waits for no standby: one that is away would hold the leader still. A lease that is lost only ends earlier.
+_NO_WAIT: Final = "WITH mode AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS set)"
 _LEASE = text(f"""
+    {_NO_WAIT}
     UPDATE cardsync.locks SET holder = :holder, held_until = clock_timestamp() + make_interval(secs => :lease_seconds)
-    WHERE name = :name AND {_IS_FREE}
+    FROM mode WHERE name = :name AND {_IS_FREE}
 """)
-_LET_GO = text("""
-    UPDATE cardsync.locks SET holder = NULL, held_until = NULL WHERE name = :name AND holder = :holder
+_LET_GO = text(f"""
+    {_NO_WAIT}
+    UPDATE cardsync.locks SET holder = NULL, held_until = NULL FROM mode WHERE name = :name AND holder = :holder
 """)
 
 

@@ -75,13 +75,13 @@ _KEEP = text(f"""
     ), inserted AS (
         INSERT INTO cardsync.events (
             event_id, evidence_no, received_at, body_hash, status, kind, ignored_because, environment, customer_id, session_id,
-            reference_number, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token, facts,
-            vouched, as_of, settled_at, repeated
+            reference_number, order_no, result, state, payment_type, agreement_id, scheme, key_id, signature_hash, token,
+            facts, vouched, as_of, settled_at, repeated
         )
         SELECT
             event_id, evidence_no, received_at, hash, status, kind, ignored_because,
-            environment, customer_id, session_id, reference_number, result, state, payment_type, agreement_id, scheme, key_id,
-            signature_hash, token, facts, vouched, as_of, CASE WHEN status = 'ignored' THEN clock_timestamp() END, true
+            environment, customer_id, session_id, reference_number, order_no, result, state, payment_type, agreement_id, scheme,
+            key_id, signature_hash, token, facts, vouched, as_of, CASE WHEN status = 'ignored' THEN clock_timestamp() END, true
         FROM numbered ORDER BY hash
         ON CONFLICT DO NOTHING
         RETURNING body_hash AS hash, event_id

@@ -8,22 +8,20 @@ that it shows and that is not known is evidence to ask for the complete list, an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from cardsync import metrics
-from cardsync.core import leases
 from cardsync.core.backoff import after_failure
 from cardsync.core.cards import LISTED_STATUSES, Environment, ListedCard
-from cardsync.errors import CardsyncError, named
-from cardsync.settings import Settings
+from cardsync.errors import CardsyncError
 from cardsync.store import agreement_asks, cards, customers
 from cardsync.store.agreement_asks import Ticket
-from cardsync.store.calls import failures, gate
+from cardsync.store.calls import gate
 from cardsync.stories.counted_calls import CountedCall, log_turn
+from cardsync.stories.filtered_lists import FilteredListPolicy, end_without_answer
 
 log = structlog.get_logger(__name__)
 
@@ -43,26 +41,7 @@ class AgreementLists(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class AskAgreementPolicy:
-    """The settings that this story goes by. ``call_seconds`` bounds one call."""
-
-    fingerprint_key: bytes
-    daily_calls: int
-    call_seconds: float
-
-    @classmethod
-    def of(cls, settings: Settings, fingerprint_key: bytes) -> AskAgreementPolicy:
-        """Take the policy from the settings; the key of the fingerprints is the database's (``store.access.secret_keys``)."""
-        return cls(fingerprint_key, settings.ottu_daily_calls, settings.ottu_timeout_s)
-
-    @property
-    def lease_seconds(self) -> float:
-        """How long a ticket stands: one call, and the applying."""
-        return leases.lease_seconds(self.call_seconds)
-
-
-def ask_agreements(engine: Engine, ottu: AgreementLists, policy: AskAgreementPolicy, *, jitter: float) -> list[Outcome]:
+def ask_agreements(engine: Engine, ottu: AgreementLists, policy: FilteredListPolicy, *, jitter: float) -> list[Outcome]:
     """Ask about the agreements that are due longest, a few of them."""
     outcomes: list[Outcome] = []
     while len(outcomes) < AT_ONCE:
@@ -77,19 +56,23 @@ def ask_agreements(engine: Engine, ottu: AgreementLists, policy: AskAgreementPol
     return outcomes
 
 
-def _ask(engine: Engine, ottu: AgreementLists, ticket: Ticket, policy: AskAgreementPolicy, jitter: float) -> Outcome:
+def _ask(engine: Engine, ottu: AgreementLists, ticket: Ticket, policy: FilteredListPolicy, jitter: float) -> Outcome:
     call = CountedCall(engine, ticket.lane, ticket.customer, policy.daily_calls, policy.lease_seconds)
     try:
         card = ottu.list_agreement(ticket.environment, ticket.customer_id, ticket.agreement_id, before_call=call.spend)
     except CardsyncError as error:
-        _put_off(engine, ticket, error, made=call.made, jitter=jitter)
+
+        def put_off(connection: Connection, wait_seconds: float, said: str) -> None:
+            agreement_asks.put_off(connection, ticket, wait_seconds=wait_seconds, error=said, counted=call.made)
+
+        end_without_answer(engine, ticket, error, call, endpoint="list_agreement", jitter=jitter, put_off=put_off)
         return "failed"
     metrics.CALLS.labels("list_agreement", "answered").inc()
     return _believe(engine, ticket, card, policy, jitter)
 
 
 def _believe(
-    engine: Engine, ticket: Ticket, card: ListedCard | None, policy: AskAgreementPolicy, jitter: float
+    engine: Engine, ticket: Ticket, card: ListedCard | None, policy: FilteredListPolicy, jitter: float
 ) -> Outcome:
     """Link the agreement as Ottu says, in one transaction, if the ticket still stands."""
     with engine.begin() as connection:
@@ -118,16 +101,3 @@ def _believe(
             outcome = "none" if known is None else "linked"
     log_turn(turn)
     return outcome
-
-
-def _put_off(engine: Engine, ticket: Ticket, error: CardsyncError, *, made: bool, jitter: float) -> None:
-    """Give the ticket back, due again later; the gate hears how the call ended."""
-    with engine.begin() as connection:
-        ended = failures.told(connection, error, call="list", who=ticket.customer)
-        wait = after_failure(
-            ticket.failures + 1 if made else 1, jitter=jitter, retry_after_seconds=ended.retry_after_seconds
-        )
-        agreement_asks.put_off(connection, ticket, wait_seconds=wait, error=named(error), counted=made)
-    log_turn(ended.turn)
-    if made:
-        metrics.CALLS.labels("list_agreement", type(error).__name__).inc()

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cardsync import db
+from cardsync.episodes import Episode
 from cardsync.settings import Settings
 from cardsync.store import audits
-
-log = structlog.get_logger(__name__)
 
 SECONDS_A_DAY: Final = 86_400
 # 200 a day are 6,000 in the 30 days that the figure covers. With 99 % right the bounds are then 0.25 points away, at worst (half
@@ -44,6 +43,9 @@ class AuditPolicy:
         return SECONDS_A_DAY / min(MOST_A_DAY, self.daily_calls * SHARE)
 
 
+_put_off = Episode("audit_put_off")
+
+
 def audit(engine: Engine, policy: AuditPolicy) -> tuple[int, ...]:
     """Draw a customer if it is time; return the customer if the caller must ring for it."""
     if not policy.lists:
@@ -56,6 +58,7 @@ def audit(engine: Engine, policy: AuditPolicy) -> tuple[int, ...]:
             customer = audits.draw(connection)
             is_due_now = customer is not None and audits.begin(connection, customer)
     except SQLAlchemyError as error:  # a figure must never stop the sweep's bells: the next tick draws
-        log.warning("audit_put_off", error=type(error).__name__)
+        _put_off.goes_on(error=type(error).__name__, why=db.why(error))
         return ()
+    _put_off.is_over()
     return (customer,) if customer is not None and is_due_now else ()

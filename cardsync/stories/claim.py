@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from sqlalchemy import Engine
 
-from cardsync import metrics, traces
+from cardsync import db, metrics, traces
 from cardsync.core.backoff import after_failure
 from cardsync.core.call_budget import Lane
 from cardsync.db import Pipeline, pipelined
+from cardsync.episodes import Episode
 from cardsync.errors import BudgetSpent, CallsPaused
 from cardsync.store import claims
 from cardsync.store.calls import budget, gate
@@ -32,10 +32,10 @@ from cardsync.store.claims import ClaimedHint
 from cardsync.store.deletions import transitions
 from cardsync.store.folding import Heard
 from cardsync.store.inbox import SETTLE_AT_ONCE
-from cardsync.stories.process import UNREADABLE, HintPolicy, note, process
+from cardsync.stories.process import QUIET_SECONDS, UNREADABLE, HintPolicy, note, note_settled, process
 from cardsync.stories.reconcile import CountedTicket, ReconcilePolicy
 
-log = structlog.get_logger(__name__)
+_not_together = Episode("hints_not_claimed_together")
 
 # While calls may not be made, asking again costs a short transaction a second; the gate itself decides who may probe, and when.
 ASK_AGAIN_SECONDS: Final = 1.0
@@ -74,11 +74,16 @@ def claim_looks(
     the hints cannot be folded together, they are settled one by one (``process``), so that one holds up no other.
     """
     try:
-        return _claim(engine, lists, lanes, limit, jitter, hints)
+        claimed = _claim(engine, lists, lanes, limit, jitter, hints)
     except UNREADABLE as error:
         if hints is None:
             raise
-        log.warning("hints_not_claimed_together", error=type(error).__name__)
+        _not_together.goes_on(error=type(error).__name__, why=db.why(error))
+    else:
+        if hints is not None:
+            _not_together.is_over_unless_met(QUIET_SECONDS)
+            note_settled()
+        return claimed
     claim_events(engine, hints, repeated=False, limit=SETTLE_AT_ONCE, jitter=jitter)
     return Claimed()
 

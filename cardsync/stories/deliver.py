@@ -30,7 +30,8 @@ from cardsync import metrics, traces
 from cardsync.ciphers import KeyRing, opened_body
 from cardsync.core import delivery, webhooks
 from cardsync.core.delivery import CALL_SECONDS
-from cardsync.errors import CardsyncError
+from cardsync.db.clock import DatabaseClock
+from cardsync.errors import CardsyncError, places
 from cardsync.outgoing import Ended, Message, Sender
 from cardsync.store.deliveries import batches, claims
 from cardsync.store.deliveries.batches import Batch
@@ -66,7 +67,8 @@ class Turn:
 class Courier:
     """Delivers for one process. ``turn`` is called by one thread; ``woken`` is set when a call has ended.
 
-    ``clock`` says the time of sending, ``jitter`` spreads waits.
+    ``clock`` says the time of sending: the database's, told at each claim, since receivers refuse a message whose time is minutes
+    off, and this host's clock may be. ``jitter`` spreads waits.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class Courier:
         ring: KeyRing,
         sender: Sender,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: DatabaseClock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._engine, self._ring, self._sender = engine, ring, sender
-        self._clock, self._jitter = clock, jitter
+        self._clock, self._jitter = clock or DatabaseClock(), jitter
         self._ended: queue.SimpleQueue[tuple[Job, Ended]] = queue.SimpleQueue()
         self._unsettled: list[tuple[Job, Ended]] = []
         self._give_up_at = float("-inf")
@@ -100,6 +102,8 @@ class Courier:
             if claim:
                 self._give_up(connection)
                 jobs = [*claims.claim(connection), *batches.claim(connection)]
+                if jobs:
+                    self._clock.told(max(job.claimed_at for job in jobs))
         settled, self._unsettled = len(self._unsettled), []
         for one in after:
             one()
@@ -128,20 +132,27 @@ class Courier:
                 metrics.DELIVERIES.labels(endpoint, "given_up").inc(count)
 
     def _begin(self, job: Job) -> None:
-        """Hand a message to the sender; one that cannot be made ends at once."""
+        """Hand a message to the sender; one that cannot be made ends at once, and holds up no other."""
         self.under_way += 1
         try:
             message = self._message(job)
-        except CardsyncError as error:
+        except Exception as error:  # noqa: BLE001  (the message's border: the others of the turn are sent)
+            if not isinstance(error, CardsyncError):
+                log.error(
+                    "message_not_made",
+                    endpoint_id=str(job.endpoint_id),
+                    error=type(error).__name__,
+                    where=places(error),
+                )
             self._note(job, Ended(None, _unsendable(error)))
             return
         of = {"endpoint_id": str(job.endpoint_id), "content": "changes" if isinstance(job, Batch) else "notification"}
         span = traces.span("deliver", of, kind="client", detached=True)
 
         def ended(end: Ended) -> None:
+            self._note(job, end)  # first: whatever becomes of the trace, the place is free again
             span.set({"http.response.status_code": end.status})
             span.end(None if end.status is not None and end.status < 300 else "not_taken")
-            self._note(job, end)
 
         self._sender.send(message, ended)
 
@@ -150,7 +161,7 @@ class Courier:
         self.woken.set()
 
     def _message(self, job: Job) -> Message:
-        now = self._clock()
+        now = self._clock.now()
         secrets = opened(job.endpoint_id, job.secrets, self._ring)
         if isinstance(job, Batch):
             body, kind, message_id = batch_body(job, now), JSON, job.message_id
@@ -167,16 +178,16 @@ class _Erased(CardsyncError):
 
 
 def message(
-    url: str, message_id: str, body: bytes, secrets: Sequence[bytes], *, content_type: str, now: float
+    url: str, message_id: str, body: bytes, secrets: Sequence[bytes], *, content_type: str, now: dt.datetime
 ) -> Message:
-    """A signed message, as every endpoint gets it."""
-    headers: Mapping[str, str] = webhooks.headers(message_id, int(now), body, secrets)
+    """A signed message, as every endpoint gets it. ``now`` is the database's moment."""
+    headers: Mapping[str, str] = webhooks.headers(message_id, int(now.timestamp()), body, secrets)
     return Message(url, {"Content-Type": content_type, **headers}, body)
 
 
-def batch_body(batch: Batch, now: float) -> bytes:
+def batch_body(batch: Batch, now: dt.datetime) -> bytes:
     """A batch of changes as it is sent."""
-    moment = dt.datetime.fromtimestamp(now, dt.UTC).isoformat(timespec="milliseconds")
+    moment = now.astimezone(dt.UTC).isoformat(timespec="milliseconds")
     changes = [batches.as_json(change) for change in batch.changes]
     data = {"changes": changes, "head": batch.head, "epoch": batch.epoch}
     content = {"type": "registry.changes", "timestamp": moment, "data": data}
@@ -185,10 +196,13 @@ def batch_body(batch: Batch, now: float) -> bytes:
 
 _ERASED: Final = "the body was erased"
 _NO_KEY: Final = "no secret key that is set here reads it"
+_NOT_MADE: Final = "the message could not be made"
 
 
-def _unsendable(error: CardsyncError) -> str:
-    return _ERASED if isinstance(error, _Erased) else _NO_KEY
+def _unsendable(error: Exception) -> str:
+    if isinstance(error, CardsyncError):
+        return _ERASED if isinstance(error, _Erased) else _NO_KEY
+    return _NOT_MADE
 
 
 After = Callable[[], None]
@@ -267,7 +281,7 @@ def _told(connection: Connection, endpoint_id: uuid.UUID, ended: Sequence[tuple[
         claims.wake(connection, endpoint_id, longest_seconds=delivery.LONGEST_PROBE_SECONDS)
     name = ended[0][0].endpoint
     if is_gone and claims.disable(connection, endpoint_id, "gone", "answered 410: it wants no more"):
-        return [lambda: log.error("endpoint_disabled", endpoint=name, because="gone")]
+        return []  # told with the other states that wait for a person (``workers.lateness``)
     if found.opened_at is not None and heard.breaker.opened_at is None:
         return [lambda: log.warning("endpoint_circuit_opened", endpoint=name, error=error)]
     if found.opened_at is None and heard.breaker.opened_at is not None:
@@ -302,6 +316,6 @@ def _settle_batch(connection: Connection, batch: Batch, end: Ended, jitter: floa
     because: claims.Because | None = "gone" if verdict == "gone" else None
     if batch.failing_seconds > delivery.DISABLE_SECONDS:
         because = because or "failing"
-    if because is not None and claims.disable(connection, batch.endpoint_id, because, _why(end)):
-        after.append(lambda: log.error("endpoint_disabled", endpoint=batch.endpoint, because=because))
+    if because is not None:
+        claims.disable(connection, batch.endpoint_id, because, _why(end))
     return after

@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cardsync import db
 from cardsync.errors import NotFound
 from cardsync.store import customers
 from cardsync.store.deletions import erasures, requests
@@ -116,7 +117,7 @@ def advance(engine: Engine, limit: int) -> list[uuid.UUID]:
                 customer_rows = erasures.lock_customers(connection, customer_id)
                 step = _step(connection, erasure_id, customer_rows)
         except SQLAlchemyError as error:  # due again by itself; the others must not wait for it
-            log.warning("erasure_postponed", erasure_id=str(erasure_id), error=type(error).__name__)
+            log.warning("erasure_postponed", erasure_id=str(erasure_id), error=type(error).__name__, why=db.why(error))
             continue
         asked_for += step.asked_for
         if step.status == "done":

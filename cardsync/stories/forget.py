@@ -22,14 +22,14 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from cardsync import metrics
+from cardsync import db, metrics
 from cardsync.core.spool_format import named_customer
 from cardsync.episodes import Episode
 from cardsync.settings import Settings
 from cardsync.spool import Spool, names
 from cardsync.store import retention
 from cardsync.store.deletions.erased import Erased, done_since
-from cardsync.store.retention import WHATS, What
+from cardsync.store.retention import What
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ PROBATION_DAYS: Final = (
     1  # of a customer that only a reader named, and that has no card; of a gateway after its last reader
 )
 REPEATED_DAYS: Final = 7  # how long a request by API can be repeated or asked about: a client's retries last hours
-_PUT_OFF: Final = {what: Episode("forgetting_put_off") for what in WHATS}  # one line when it begins, one when it ends
+_put_off = Episode("forgetting_put_off")
 AUDIT_DAYS: Final = 400  # 200 rows a day: a year to compare with, and a month more for a late report
 
 
@@ -83,16 +83,21 @@ def forget(engine: Engine, policy: ForgetPolicy) -> Mapping[What, int]:
     """Forget what is due, each kind in turn, until nothing is left or the time is over; return the rows of each kind."""
     until = time.monotonic() + RUN_SECONDS
     forgotten: dict[What, int] = dict.fromkeys(policy.days, 0)
+    failed: dict[What, SQLAlchemyError] = {}
     left = list(policy.days)
     while left:
         for what in tuple(left):
             if time.monotonic() >= until:
                 left.clear()
                 break
-            rows = _batch(engine, what, policy.days[what])
+            try:
+                rows = _batch(engine, what, policy.days[what])
+            except SQLAlchemyError as error:
+                rows, failed[what] = 0, error
             forgotten[what] += rows
             if rows < retention.ROWS_AT_ONCE:
                 left.remove(what)
+    _tell_put_off(failed)
     if forgotten["given_up"]:
         log.warning("hints_given_up", count=forgotten["given_up"])
     if strangers := forgotten.get("customer", 0) + forgotten.get("unlisted_customer", 0):
@@ -137,13 +142,17 @@ def _customers(file: Path) -> Iterator[str | None]:
 
 
 def _batch(engine: Engine, what: What, older_days: int) -> int:
-    """One batch in a transaction of its own; 0 if the database had no time for it."""
-    try:
-        with engine.begin() as connection:
-            rows = retention.forget(connection, what, older_days=older_days)
-    except SQLAlchemyError as error:
-        _PUT_OFF[what].goes_on(what=what, error=type(error).__name__)
-        return 0
-    _PUT_OFF[what].is_over(what=what)
+    """One batch in a transaction of its own."""
+    with engine.begin() as connection:
+        rows = retention.forget(connection, what, older_days=older_days)
     metrics.FORGOTTEN.labels(what).inc(rows)
     return rows
+
+
+def _tell_put_off(failed: Mapping[What, SQLAlchemyError]) -> None:
+    """One line when the database puts a run's kinds off, whichever these are, and one when a run puts none off."""
+    if not failed:
+        _put_off.is_over()
+        return
+    error = next(iter(failed.values()))  # what the database says of one it mostly says of all
+    _put_off.goes_on(what=list(failed), error=type(error).__name__, why=db.why(error))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from cardsync import db
 from cardsync.core.agreements import CHARGES_KEPT, Agreement, next_charge
 from cardsync.core.cards import Environment
 from cardsync.core.change_rate import BEFORE_A_CHARGE
@@ -37,13 +36,13 @@ def note_charge(
     charged_at: dt.datetime | None,
     next_charge_at: dt.datetime | None,
     lists: bool,
+    now: dt.datetime,
     quota: CallQuota | None = None,
 ) -> Noted:
     """Note a charge and when the next one is. Raises ``NotFound`` for an unknown agreement.
 
-    ``lists`` is false where Ottu offers none (KSA), so that there is no look to ask for.
+    ``lists`` is false where Ottu offers none (KSA), so that there is no look to ask for. ``now`` is the database's moment.
     """
-    now = db.moment(connection)
     customer = known_agreements.lock_owner(connection, environment, agreement_id)
     known = None if customer is None else known_agreements.lock(connection, environment, agreement_id)
     if customer is None or known is None:

@@ -16,20 +16,24 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cardsync import metrics, traces
+from cardsync import db, metrics, traces
 from cardsync.ciphers import KeyRing
-from cardsync.core.backoff import after_failure
+from cardsync.core.backoff import LONGEST_UNREADABLE_SECONDS, after_failure, while_unreadable
 from cardsync.core.believe import Doubt
 from cardsync.core.cards import Environment
 from cardsync.core.repeats import APART_SECONDS
 from cardsync.db import Answer, Transaction
+from cardsync.episodes import Episode
 from cardsync.errors import CardsyncError, UnknownSecretKey
 from cardsync.store import agreement_asks, agreements, customers, inbox, known_agreements, repeats
 from cardsync.store.folding import Heard, fold
 from cardsync.stories.believe_hint import ask_about, take_hint
 
 log = structlog.get_logger(__name__)
-
+_one_by_one = Episode("hints_settled_one_by_one")
+_unreadable = Episode("hints_unreadable", level="error")
+# Such a hint is tried again every minute, and the others succeed meanwhile.
+QUIET_SECONDS: Final = 2 * LONGEST_UNREADABLE_SECONDS
 
 # What one row can raise: the database's refusal of it, or content that this version cannot read.
 UNREADABLE: Final = (SQLAlchemyError, CardsyncError, TypeError, ValueError)
@@ -50,16 +54,25 @@ def process(engine: Engine, event_ids: Sequence[uuid.UUID], policy: HintPolicy, 
     One transaction for all; if that fails, one for each, so that a hint that cannot be settled holds up no other.
     """
     try:
-        return _settle_together(engine, event_ids, policy)
+        due = _settle_together(engine, event_ids, policy)
     except UNREADABLE as error:
-        log.warning("hints_settled_one_by_one", count=len(event_ids), error=type(error).__name__)
-    due: list[int] = []
+        _one_by_one.goes_on(count=len(event_ids), error=type(error).__name__, why=db.why(error))
+    else:
+        note_settled()
+        return due
+    due = []
     for event_id in event_ids:
         try:
             due += _settle_together(engine, [event_id], policy)
         except UNREADABLE as error:
             due += _postpone(engine, event_id, error, policy, jitter)
     return sorted(set(due))
+
+
+def note_settled() -> None:
+    """Note that hints were settled: troubles that were not met for a while are over."""
+    for trouble in (_one_by_one, _unreadable):
+        trouble.is_over_unless_met(QUIET_SECONDS)
 
 
 def _settle_together(engine: Engine, event_ids: Sequence[uuid.UUID], policy: HintPolicy) -> list[int]:
@@ -176,7 +189,8 @@ def _fold(
 def note(connection: Transaction, heard: Sequence[Heard], ring: KeyRing) -> Answer[set[uuid.UUID]]:
     """Note what hints say of agreements and cards, and settle them; return those that a later list has answered already.
 
-    What a repeat says of agreements is left out: a body whose signature came in another one may be about anything.
+    What a repeat says of agreements is left out: a body whose signature came in another one may be about anything. So is what a
+    payment says that did not succeed: it made no agreement and changed none, and it was no charge.
     """
     said = [
         known_agreements.Heard(
@@ -186,9 +200,10 @@ def note(connection: Transaction, heard: Sequence[Heard], ring: KeyRing) -> Answ
             one.hint.evidence_no,
             one.hint.as_of or one.hint.received_at,
             one.hint.terms,
+            proves=one.hint.succeeded is True,
         )
         for one in heard
-        if one.hint.agreement_id is not None and not one.repeated
+        if one.hint.agreement_id is not None and not one.repeated and one.hint.succeeded is not False
     ]
     known_agreements.hear(connection, said)
     agreement_asks.want_unclaimed(connection, {(one.environment, one.agreement_id) for one in said})
@@ -207,8 +222,10 @@ def _postpone(engine: Engine, event_id: uuid.UUID, error: Exception, policy: Hin
     status = None
     try:
         with engine.begin() as connection:
-            attempts = inbox.attempts(connection, event_id)
-            wait = after_failure(attempts + 1, jitter=jitter)
+            if isinstance(error, UnknownSecretKey):
+                wait = while_unreadable(inbox.age_seconds(connection, event_id), jitter=jitter)
+            else:
+                wait = after_failure(inbox.attempts(connection, event_id) + 1, jitter=jitter)
             name = type(error).__name__
             status = inbox.postpone(connection, event_id, error=name, wait_seconds=wait, counted=counted)
         if status == "failed":
@@ -216,6 +233,11 @@ def _postpone(engine: Engine, event_id: uuid.UUID, error: Exception, policy: Hin
     except SQLAlchemyError:
         pass
     metrics.EVENTS.labels("failed" if status == "failed" else "postponed").inc()
+    if isinstance(error, UnknownSecretKey):
+        _unreadable.goes_on(
+            error=type(error).__name__, advice="name the key: docs/deployment.md#changing-the-secret-key"
+        )
+        return due
     log.warning("hint_postponed", event_id=str(event_id), status=status, error=type(error).__name__)
     return due
 

@@ -19,10 +19,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
 from cardsync import metrics
-from cardsync.ciphers import KeyRing, with_body
+from cardsync.ciphers import KeyRing, sealed_body
 from cardsync.core.cards import Environment
-from cardsync.core.events import body_hash, parse, read_event
+from cardsync.core.events import body_hash, event_id_text, parse, read_event
 from cardsync.core.kept_batches import write_batch
+from cardsync.core.kept_bodies import KeptBody
 from cardsync.core.repeats import signature_hash
 from cardsync.core.signature import Scheme, require_environment, signs_card, verify
 from cardsync.core.spool_format import WaitingRow
@@ -86,9 +87,9 @@ class Came:
     content_type: str
     ring: KeyRing
 
-    def kept_in(self, row: WaitingRow) -> WaitingRow:
-        """The notification's row with its whole body, encrypted."""
-        return with_body(self.ring, row, self.body, self.content_type)
+    def kept(self, body_hash: bytes) -> KeptBody:
+        """The whole body, encrypted."""
+        return sealed_body(self.ring, event_id_text(body_hash), self.body, self.content_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,9 @@ def examine(
         signature_hash(str(payload["signature"])),
         vouched=bound_to is not None and event.environment == bound_to and signs_card(payload, vouched),
     )
-    row = intake.as_row(new, keys.ring)
-    if trace is not None:
-        row = replace(row, trace=trace)
     came = Came(body, content_type, keys.ring)
-    if keep_body:
-        row = came.kept_in(row)
+    kept = came.kept(new.body_hash) if keep_body else None
+    row = intake.as_row(new, keys.ring, kept=kept, trace=trace)
     return Authentic(new, row, vouched.key_index, vouched.scheme, received_at, came)
 
 
@@ -161,7 +159,7 @@ def store(engine: Engine, authentic: Sequence[Authentic], kept: Ring | None = No
     # Writing twice is safe: the body's hash is unique.
     stored = once_more_if_the_connection_was_dead(lambda: _insert(engine, rows, given))
     left = [
-        one.came.kept_in(one.row)
+        replace(one.row, kept=one.came.kept(one.row.body_hash))
         for one, row in zip(authentic, stored, strict=True)
         if row.is_relaying and one.came is not None and one.row.kept is None
     ]

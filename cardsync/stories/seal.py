@@ -2,7 +2,7 @@
 
 A worker does it at every tick of the sweep for the receipts of deletions and for the journal of operators' actions, which costs
 two short reads while nothing moves. It never signs what it can see was changed: the newest seal must be ours and fit the chain,
-and a seal that this process made must still be there. Then it stops, and says so at every tick, until an operator has looked
+and a seal that this process made must still be there. Then it stops, and says so once, until an operator has looked
 (``cardsync deletions verify``, ``cardsync operators verify``).
 """
 
@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 
+from cardsync.episodes import Episode
 from cardsync.errors import Conflict
 from cardsync.store import seals
 from cardsync.store.seals import Chain, Seal
@@ -32,9 +33,10 @@ class Sealer:
         self._keys = (self._key, *(chain.key(older) for older in older_secrets))
         self._newest: Seal | None = None
         self._logged_at: dt.datetime | None = None
+        self._stopped = Episode(f"{chain.name}_not_sealed", level="error")
 
     def seal(self, engine: Engine) -> bool:
-        """Seal the chain's head if it has moved; tell whether it was. Logs an error, and seals nothing, if seals do not fit."""
+        """Seal the chain's head if it has moved; tell whether it was. Seals nothing, and logs that, if seals do not fit."""
         try:
             with engine.begin() as connection:
                 last = seals.last(connection, self._chain, self._keys)
@@ -42,8 +44,9 @@ class Sealer:
                     raise Conflict(f"the seal of {self._chain.link} {self._newest.number} is gone")
                 made = seals.seal_head(connection, self._chain, self._key, after=last)
         except Conflict as error:
-            log.error(f"{self._chain.name}_not_sealed", why=str(error))
+            self._stopped.goes_on(why=str(error))
             return False
+        self._stopped.is_over()
         self._newest = made or last
         if made is None:
             return False

@@ -2,7 +2,7 @@
 
 Any number of sweeps may run at once: one holds the lock, the others find nothing to do. The lock is a row that is held while one
 short transaction runs, so that it is free again within milliseconds. If it cannot be had and no sweep has run for
-``STANDSTILL_SECONDS``, something else holds it, and a line and a counter say so.
+``STANDSTILL_SECONDS``, something else holds it: a counter and one line say so, and another line says that it is over.
 
 No more looks are made due than are worked off: where workers do not keep up (a slow Ottu, too few threads), the next ticks make
 none. What a tick did not make due is not made up for.
@@ -10,7 +10,6 @@ none. What a tick did not make due is not made up for.
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -19,8 +18,9 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from cardsync import metrics
+from cardsync import db, metrics
 from cardsync.core.schedule import choose
+from cardsync.episodes import Episode
 from cardsync.settings import Settings
 from cardsync.store import brake, feed, locks, schedule
 from cardsync.store.calls import budget, ledger
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 CUSTOMERS_AT_ONCE: Final = 500
 WAITING_TICKS: Final = 2  # ticks whose looks may wait for a thread: one that is worked off, and the next
 LEAST_WAITING: Final = 5  # where a tick makes one or none due, a worker that is busy for a few seconds costs no turn
+TRIES_IN_VAIN: Final = 3  # a second apart
 # Of a tick's routine calls, while customers are held whose brake was released. The other half goes on as ever, and also
 # tells whether the fault goes on for customers that the brake does not hold.
 SHARE_OF_HELD: Final = 0.5
@@ -64,11 +65,15 @@ def sweep(engine: Engine, policy: SweepPolicy, *, fraction: float) -> tuple[int,
     if not has_lock:
         _tell_of_a_standstill(engine)
         return ()
+    _tries.in_vain = 0
+    _standstill.is_over()
     try:
-        return _routine(engine, policy, fraction)
+        made_due = _routine(engine, policy, fraction)
     except SQLAlchemyError as error:
-        log.warning("routine_sweep_put_off", error=type(error).__name__)
+        _put_off.goes_on(error=type(error).__name__, why=db.why(error))
         return ()
+    _put_off.is_over()
+    return made_due
 
 
 def _routine(engine: Engine, policy: SweepPolicy, fraction: float) -> tuple[int, ...]:
@@ -106,15 +111,32 @@ def _part_of_held(limit: int, share: float, fraction: float) -> int:
     return math.floor(limit * SHARE_OF_HELD + min(left_over, 1.0 - 1e-9))
 
 
+# Of this process, whichever of its threads sweeps.
+@dataclass(slots=True)
+class _Tries:
+    """Sweeps in a row that did not get the lock."""
+
+    in_vain: int = 0
+
+
+_tries = _Tries()
+_standstill = Episode("sweep_lock_is_not_free", level="error")
+_put_off = Episode("routine_sweep_put_off")
+
+
 def _tell_of_a_standstill(engine: Engine) -> None:
-    """Count and log, once for each, that no sweep runs since a moment although this one wants to."""
+    """Count and log, once, that no sweep has run for a while although this one wants to; it is over once any sweep runs.
+
+    Not at the first try: after an outage of the database's none has run, and one of those who begin at once has the lock.
+    """
     with engine.connect() as connection:
         last = schedule.last_sweep(connection)
-    if last is None or last.seconds_ago < schedule.STANDSTILL_SECONDS or last.swept_at in _told_of:
+    if last is None or last.seconds_ago < schedule.STANDSTILL_SECONDS:
+        _tries.in_vain = 0
+        _standstill.is_over()
         return
-    _told_of[:] = [last.swept_at]
-    metrics.LOCK_WAITS.labels("sweep").inc()
-    log.error("sweep_lock_is_not_free", seconds=round(last.seconds_ago), table="cardsync.locks", name="sweep")
-
-
-_told_of: list[dt.datetime] = []  # the last sweep before the standstill that this process has told of
+    _tries.in_vain += 1
+    if _tries.in_vain >= TRIES_IN_VAIN and _standstill.goes_on(
+        seconds=round(last.seconds_ago), table="cardsync.locks", name="sweep"
+    ):
+        metrics.LOCK_WAITS.labels("sweep").inc()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,8 +33,7 @@ def tell(ticket: Ticket, plan: diff.Plan, elsewhere: bool, oddities: Sequence[Od
         if after in ("done", "blocked", "failed"):
             metrics.DELETIONS.labels(after).inc()
             if after == "done":
-                took = dt.datetime.now(dt.UTC) - verdict.deletion.tried_since
-                metrics.DELETION_SECONDS.observe(max(0.0, took.total_seconds()))
+                metrics.DELETION_SECONDS.observe(max(0.0, verdict.deletion.tried_seconds))
             log.info("deletion_ended", deletion_id=str(verdict.deletion.deletion_id), status=after)
     for oddity in oddities:
         metrics.LIST_ODDITIES.labels(oddity).inc()

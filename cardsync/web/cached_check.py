@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -15,6 +16,14 @@ Value = TypeVar("Value")
 
 class NoAnswer(Exception):
     """The check did not end within the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latest(Generic[Value]):
+    """The last answer, and how old it is."""
+
+    value: Value
+    age_seconds: float
 
 
 class CachedCheck(Generic[Value]):
@@ -30,7 +39,7 @@ class CachedCheck(Generic[Value]):
         self._rest_seconds = 0.0
         self._condition = threading.Condition()
         self._asking = False
-        self._answer: tuple[Value] | None = None
+        self._answer: tuple[Value, float] | None = None  # with the time of it
         self._error: Exception | None = None
         self._answered_at = float("-inf")
 
@@ -51,17 +60,17 @@ class CachedCheck(Generic[Value]):
             assert self._answer is not None
             return self._answer[0]
 
-    def latest(self) -> Value | None:
+    def latest(self) -> Latest[Value] | None:
         """The last answer, at any age, or ``None``: for figures that are better old than missing."""
         with self._condition:
-            return None if self._answer is None else self._answer[0]
+            return None if self._answer is None else Latest(self._answer[0], time.monotonic() - self._answer[1])
 
     def _ask(self) -> None:
-        answer: tuple[Value] | None = None
+        answer: tuple[Value, float] | None = None
         error: Exception | None = None
         began = time.monotonic()
         try:
-            answer = (self._question(),)
+            answer = (self._question(), time.monotonic())
         except Exception as raised:  # noqa: BLE001  (a thread's border; the reader gets it)
             error = raised
         with self._condition:

@@ -25,10 +25,11 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cardsync import db
+from cardsync.db.connection_watchdog import ConnectionWatchdog
+from cardsync.db.reasons import OTHER
 from cardsync.store import intake
 from cardsync.store.ops import replication
 from cardsync.threads import VitalThread
-from cardsync.web.connection_watchdog import ConnectionWatchdog
 from cardsync.web.rate_limits import RateLimitedLog
 
 log = structlog.get_logger(__name__)
@@ -71,6 +72,7 @@ class DatabaseBreaker:
         self._closed = threading.Event()
         self._trouble = RateLimitedLog(1)
         self._commits_wait = False
+        self._why: str | None = None  # the reason of the last failure, if it is known
         event.listen(readers, "begin", self._write_nothing_in_vain)
 
     @property
@@ -81,7 +83,10 @@ class DatabaseBreaker:
     @property
     def trouble(self) -> str:
         """What is known of a database that takes no hints."""
-        return "waits for its synchronous standby" if self._commits_wait else "takes no hints at the moment"
+        if self._commits_wait:
+            return "waits for its synchronous standby"
+        why = self._why
+        return "takes no hints at the moment" + (f": {why}" if why else "")
 
     def trip(self, error: Exception) -> None:
         """Say that it does not take hints. Returns at once; saying it again does no harm."""
@@ -92,6 +97,7 @@ class DatabaseBreaker:
             self._is_there = False
             self._outage += 1
             self._lost_at = self._probed_at = time.monotonic()
+            self._note_why(error)
         state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
         log.warning("database_lost", error=type(error).__name__, sqlstate=state, why=db.why(error))
 
@@ -153,9 +159,15 @@ class DatabaseBreaker:
         """Whether a write succeeds in time. What the pool holds may have died with the server: then a new session is asked."""
         try:
             took_seconds = db.once_more_if_the_connection_was_dead(self._try_out_seconds)
-        except SQLAlchemyError:
+        except SQLAlchemyError as error:
+            self._note_why(error)
             return False
         return took_seconds is not None and took_seconds <= PROBE_SECONDS
+
+    def _note_why(self, error: Exception) -> None:
+        """Keep the reason for those who ask; it changes while a server starts, say, or turns out to be read-only."""
+        found = db.why(error)
+        self._why = None if found == OTHER else found
 
     def _try_out_seconds(self) -> float | None:
         """How long a write or its commit took; ``None`` if none was tried, since others wait for a standby."""

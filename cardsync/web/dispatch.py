@@ -64,7 +64,7 @@ class LoopSender:
 class Dispatcher:
     """``answer`` is an RSGI application. ``threads`` bounds how many of the API's requests Flask works at.
 
-    ``is_leaving`` says whether the process was told to stop and only waits until its balancer noticed.
+    ``is_leaving`` says whether the process was told to stop: it waits until its balancer noticed, or ends at once.
     """
 
     is_leaving: Callable[[], bool]
@@ -74,7 +74,7 @@ class Dispatcher:
         self._endpoint = endpoint
         self.is_leaving = lambda: False
         self._bodies = BodyReader()
-        self._polls = LongPolls(partial(_head, Services.of_app(app).engine))
+        self._polls = LongPolls(partial(_head, Services.of_app(app).engine), is_leaving=lambda: self.is_leaving())
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
         self._health_threads = ThreadPoolExecutor(HEALTH_THREADS, thread_name_prefix="health")
 
@@ -117,7 +117,7 @@ class Dispatcher:
         threads = self._health_threads if scope.path in _HEALTH_PATHS else self._threads
         again = None
         if scope.path == _CHANGES_PATH:
-            again, environ[long_polls.MAY_WAIT] = dict(environ), self._polls.has_room
+            again, environ[long_polls.MAY_WAIT] = {**environ, long_polls.WAITED: True}, self._polls.has_room
         answer = await asyncio.get_running_loop().run_in_executor(threads, wsgi_bridge.call, self._app, environ)
         if again is not None and long_polls.WAITS in environ:
             await self._polls.wait(*environ[long_polls.WAITS])

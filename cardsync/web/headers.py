@@ -1,17 +1,25 @@
-"""A request id for every request, and security headers for every answer."""
+"""A request id for every request, and security headers for every answer.
+
+The header ``X-Request-ID`` names the request to everybody who logs it: a client, the proxy. A problem's ``request_id`` promises
+more: a line of our log has it (``note_line``). Lines that anybody can cause at will are limited, so not every request has one.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Final
 
 import structlog
 from flask import Flask, Response, g, request
 
 from cardsync import metrics
+
+_has_line: Final[ContextVar[bool]] = ContextVar("has_line", default=False)
 
 _USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -50,6 +58,18 @@ def begin(given: str) -> None:
     usable = given if _USABLE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=usable)
+    _has_line.set(False)
+
+
+def note_line(level: int) -> None:
+    """Note that a line of the log has the id of the request that is answered now, if lines of this level are written."""
+    if logging.getLogger().isEnabledFor(level):
+        _has_line.set(True)
+
+
+def has_line() -> bool:
+    """Whether a line of the log has the id of the request that is answered now."""
+    return _has_line.get()
 
 
 def finish(response: Response) -> Response:

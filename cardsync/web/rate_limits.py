@@ -7,12 +7,15 @@ up, so that a revoked key is refused at once. A key is found by its hash: the ti
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
+
+from cardsync.web import headers
 
 log = structlog.get_logger(__name__)
 
@@ -83,13 +86,13 @@ class RateLimitedLog:
 
     def warning(self, event: str, **facts: object) -> None:
         """Write a line for an operator to look at, or count it as left out."""
-        self._write(log.warning, event, facts)
+        self._write(log.warning, logging.WARNING, event, facts)
 
     def info(self, event: str, **facts: object) -> None:
         """Write a line, or count it as left out."""
-        self._write(log.info, event, facts)
+        self._write(log.info, logging.INFO, event, facts)
 
-    def _write(self, write: Callable[..., object], event: str, facts: Mapping[str, object]) -> None:
+    def _write(self, write: Callable[..., object], level: int, event: str, facts: Mapping[str, object]) -> None:
         passes = self._limiter.lets_pass()
         with self._lock:
             if not passes:
@@ -97,3 +100,4 @@ class RateLimitedLog:
                 return
             left_out, self._left_out = self._left_out, 0
         write(event, **facts, **({"left_out_before": left_out} if left_out else {}))
+        headers.note_line(level)

@@ -7,6 +7,7 @@ message can quote a row, and a row can hold a token.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 
 from cardsync.db import why
+from cardsync.episodes import Episode
 from cardsync.errors import (
     Conflict,
     InvalidSignature,
@@ -29,11 +31,12 @@ from cardsync.errors import (
     Transient,
     places,
 )
-from cardsync.web import problems
-from cardsync.web.rate_limits import RateLimitedLog
+from cardsync.web import headers, problems
 
 log = structlog.get_logger(__name__)
-_away = RateLimitedLog()  # while the database or the disk is away, every request would log it
+# While the database or the disk is away every request meets it. Some may succeed meanwhile: those that only read, say.
+_database_away, _spool_unusable = Episode("database_away"), Episode("spool_unusable", level="error")
+QUIET_SECONDS: Final = 30.0
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
@@ -85,6 +88,23 @@ class Problem(HTTPException):
 def register(app: Flask) -> None:
     """Answer every error of ``app``, foreseen or not."""
     app.register_error_handler(Exception, answer)
+    app.after_request(_promise_what_holds)
+
+
+def _promise_what_holds(response: Response) -> Response:
+    """After all lines about the request are written. Any answer is a time to see that a trouble is over."""
+    for trouble in (_database_away, _spool_unusable):
+        trouble.is_over_unless_met(QUIET_SECONDS)
+    if response.mimetype == MEDIA_TYPE and not headers.has_line():
+        response.set_data(as_promised(response.get_data(as_text=True)))
+    return response
+
+
+def as_promised(problem: str) -> str:
+    """The problem, without its request id if no line of the log has it: a person would search in vain."""
+    if headers.has_line():
+        return problem
+    return json.dumps({name: value for name, value in json.loads(problem).items() if name != "request_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +168,15 @@ def _log_ours(error: Exception, status: HTTPStatus) -> None:
     if isinstance(error, DBAPIError):
         facts["sqlstate"] = getattr(error.orig, "sqlstate", None)
     if isinstance(error, SQLAlchemyError):
-        _away.warning("database_away", **facts, why=why(error))
+        if _database_away.goes_on(**facts, why=why(error)):
+            headers.note_line(logging.WARNING)
         return
     if isinstance(error, SpoolUnusable):
-        _away.warning("spool_unusable", **facts, why=str(error))
+        if _spool_unusable.goes_on(**facts, why=str(error)):
+            headers.note_line(logging.ERROR)
         return
     log.error("request_failed", **facts, where=places(error))
+    headers.note_line(logging.ERROR)
 
 
 def json_answer(text: str, status: int = HTTPStatus.OK, *, headers: Mapping[str, str] | None = None) -> Response:

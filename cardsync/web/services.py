@@ -11,12 +11,12 @@ from sqlalchemy import Engine
 
 from cardsync.bells import Bells
 from cardsync.ciphers import KeyRing
+from cardsync.db.clock import DatabaseClock
 from cardsync.settings import Settings
 from cardsync.spool import FOLDER, Spool
 from cardsync.spool import ring as ring_of_hints
 from cardsync.spool.ring import Ring
 from cardsync.web.database_breaker import DatabaseBreaker
-from cardsync.web.ingest.database_clock import DatabaseClock
 from cardsync.web.ingest.relay_switch import RelaySwitch
 from cardsync.web.key_quotas import KeyQuotas
 from cardsync.web.rate_limits import KeyGuessLimiter

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+from sqlalchemy import text
+
+from cardsync.db import session
 from cardsync.store.deletions import askers, requests
 from tests.factories import CustomerFactory, make_card
 
@@ -82,6 +85,19 @@ def test_the_brake_shows_whose_requests_are_held_and_releases_them(cardsync, eng
     assert json.loads(cardsync("brake", "show", "--json").stdout)["requests"] == []
     shown = json.loads(cardsync("deletions", "show", str(deletions[2]), "--json").stdout)
     assert (shown["status"], shown["error"]) == ("pending", None)
+
+
+def test_a_release_that_leaves_some_held_says_how_many_and_fails(cardsync, engine, bound_factories, monkeypatch):
+    deletions = [ask(engine, number) for number in range(4)]
+    monkeypatch.setitem(session.SESSION, "lock_timeout", "100")
+    with engine.connect() as other:
+        locked = {"these": deletions[2:]}
+        other.execute(text("SELECT FROM cardsync.deletions WHERE deletion_id = ANY(:these) FOR UPDATE"), locked)
+        done = cardsync("brake", "release", "--requests")
+    assert done.exit_code == 1
+    assert "1 askers are released; 1 deletions are called for." in done.stdout
+    assert "2 are held still" in done.stderr
+    assert "0 askers are released; 2 deletions" in cardsync("brake", "release", "--requests").stdout
 
 
 def test_a_held_deletion_can_be_cancelled_once(cardsync, engine, bound_factories):

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from cardsync import db
 from cardsync.cli.doctor import exposure, setup
@@ -85,6 +85,19 @@ def test_the_doctor_fails_for_a_clock_of_another_host_that_is_wrong(cardsync, en
     assert [check["status"] for check in clocks] == ["ok", "failed"]
     assert clocks[1]["found"] == "the clock of far.example differs by +20 s from the database's"
     assert result.exit_code == 1
+
+
+def test_the_doctor_knows_a_database_that_takes_no_writes(cardsync, engine, database_url):
+    name = make_url(database_url).database
+    with engine.begin() as connection:
+        connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+    result = cardsync("doctor", "--offline", "--json")
+    found = next(
+        one for one in json.loads(result.stdout)["checks"] if (one["name"], one["status"]) == ("database", "failed")
+    )
+    assert result.exit_code == 1
+    assert found["found"].startswith("takes no writes: its sessions are read-only")
+    assert "default_transaction_read_only" in found["advice"]
 
 
 def test_the_doctor_tells_of_a_server_that_logs_values(cardsync, ottu, engine, database_url, postgres):

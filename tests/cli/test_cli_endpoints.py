@@ -51,11 +51,19 @@ def test_an_endpoints_secret_is_shown_once(cardsync):
         "https:///hook",
         "http://[::ffff:8.8.8.8]/",
         "http://0.0.0.0/",
+        "http://[fd00:ec2::254]/",
     ],
 )
 def test_an_address_that_is_never_sent_to_is_refused(cardsync, monkeypatch, url):
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("93.184.216.34", 0))])
     assert add(cardsync, "orders", url).exit_code == 2
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", "https://orders..example.test/", f"https://{'a' * 64}.test/"])
+def test_a_name_that_none_can_look_up_is_refused_in_a_line(cardsync, url):
+    refused = add(cardsync, "orders", url)
+    assert refused.exit_code == 2
+    assert "the URL is not well formed" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 
 import pytest
@@ -41,6 +42,33 @@ def test_a_failed_event_is_replayed_and_a_settled_one_is_not(cardsync, shop):
     settled = cardsync("events", "replay", str(receipt.event_id))
     assert settled.exit_code == 1
     assert "done" in settled.stderr
+
+
+def test_events_are_listed_since_a_moment_as_cardsync_prints_it(cardsync, shop):
+    shop.receive()
+    (row,) = json.loads(cardsync("events", "list", "--json").stdout)
+    printed = row["received_at"]
+    assert printed.endswith("Z")
+    moment = dt.datetime.fromisoformat(printed)
+    later = moment + dt.timedelta(seconds=1)
+    in_kuwait = moment.astimezone(dt.timezone(dt.timedelta(hours=3)))
+    for since, shown in (
+        (printed, 1),
+        (later.isoformat().replace("+00:00", "Z"), 0),
+        (in_kuwait.isoformat(), 1),
+        (moment.strftime("%Y-%m-%d"), 1),
+        (moment.strftime("%Y-%m-%dT%H:%M:%S"), 1),
+        (moment.strftime("%Y-%m-%d %H:%M:%S"), 1),
+        (later.strftime("%Y-%m-%d %H:%M:%S.%f"), 0),
+        ("2026-1-5", 1),
+        ("9999-12-31", 0),
+    ):
+        listed = cardsync("events", "list", "--since", since, "--json")
+        assert (listed.exit_code, len(json.loads(listed.stdout))) == (0, shown), since
+    for nonsense in ("", "yesterday", "2026-13-01", "10:20"):
+        refused = cardsync("events", "list", "--since", nonsense)
+        assert refused.exit_code == 2
+        assert "2026-11-25T10:20:30Z" in refused.stderr
 
 
 @pytest.mark.parametrize("command", [["events", "show"], ["events", "replay"], ["explain"], ["keys", "revoke"]])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
-from cardsync.store.access import keys
+from cardsync.store.access import keys, token_reads
+from tests.factories import RING, CustomerFactory, make_card
 
 
 def test_a_key_is_printed_once_and_found_by_its_hash(cardsync, engine):
@@ -69,3 +71,29 @@ def test_no_name_that_looks_like_a_card_number_is_kept(cardsync):
 )
 def test_an_incomplete_key_is_wrong_usage(cardsync, arguments):
     assert cardsync("keys", "create", *arguments).exit_code == 2
+
+
+def test_reads_of_tokens_are_listed_by_key_and_by_card(cardsync, engine, web_engine, bound_factories):
+    one, other = (make_card(CustomerFactory()).card_id for _ in range(2))
+    with engine.begin() as connection:
+        billing, shop = (
+            keys.create(connection, name, keys.key_hash(name), ["tokens:read"]) for name in ("billing", "shop")
+        )
+    with web_engine.begin() as connection:
+        token_reads.give(connection, billing, [one, other], RING)
+        token_reads.give(connection, shop, [one], RING)
+
+    def listed(*options):
+        result = cardsync("keys", "reads", *options, "--json")
+        assert result.exit_code == 0, result.output
+        return {(read["name"], read["card_id"]) for read in json.loads(result.stdout)}
+
+    assert listed("--key", str(billing)) == {("billing", str(one)), ("billing", str(other))}
+    assert listed("--key", str(shop)) == {("shop", str(one))}
+    assert listed("--card", str(one)) == {("billing", str(one)), ("shop", str(one))}
+    assert listed("--key", str(billing), "--card", str(one)) == {("billing", str(one))}
+    assert len(listed("--limit", "2")) == 2
+    assert listed("--key", str(uuid.uuid4())) == set()
+    plain = cardsync("keys", "reads", "--key", str(shop)).stdout.splitlines()
+    assert [line.split("\t")[1:] for line in plain] == [["key_id", "name", "card_id"], [str(shop), "shop", str(one)]]
+    assert cardsync("keys", "reads", "--key", "shop").exit_code == 2

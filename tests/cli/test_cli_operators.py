@@ -35,6 +35,29 @@ def as_owner(engine, statement):
         assert connection.execute(text(statement)).rowcount > 0
 
 
+def test_operators_are_listed_with_their_roles_disabled_ones_too(cardsync):
+    empty = cardsync("operators", "list")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert "cardsync operators invite" in empty.stderr
+    assert json.loads(cardsync("operators", "list", "--json").stdout) == []
+    links = [
+        cardsync("operators", "invite", "--name", name, "--role", role).stdout.strip().rpartition("/")[2]
+        for name, role in (("Amal", "admin"), ("Bilal", "viewer"))
+    ]
+    assert cardsync("operators", "disable", "Bilal").exit_code == 0
+    plain, as_json = cardsync("operators", "list"), cardsync("operators", "list", "--json")
+    amal, bilal = sorted(json.loads(as_json.stdout), key=lambda one: one["name"])
+    assert (amal["name"], amal["role"], amal["disabled_at"], amal["sessions"]) == ("Amal", "admin", None, 0)
+    assert amal["invited_until"].endswith("Z")
+    assert (bilal["name"], bilal["role"], bilal["invited_until"]) == ("Bilal", "viewer", None)
+    assert bilal["disabled_at"].endswith("Z")
+    header, *lines = plain.stdout.splitlines()
+    assert header.split("\t")[:2] == ["name", "role"]
+    assert sorted(line.split("\t")[:2] for line in lines) == [["Amal", "admin"], ["Bilal", "viewer"]]
+    for link in links:
+        assert link not in plain.output + as_json.output
+
+
 def test_a_journal_that_nobody_changed_is_intact_and_says_so(cardsync, journal):
     plain = cardsync("operators", "verify")
     assert plain.exit_code == 0

@@ -36,6 +36,17 @@ def test_with_lists_a_lost_payment_makes_its_customer_due(process, stand_in, sho
     assert (shop.customer(OWNER[1]).lane, list(shop.cards(OWNER[1]).values())) == ("retry", ["unconfirmed"])
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_more_sessions_may_follow_the_first_or_each_have_its_option(process, stand_in, shop, repeated):
+    first, second, third = (lost(stand_in) for _ in range(3))
+    last = ("--session", third) if repeated else (third,)
+    result = process("recover", "--session", first, second, *last, "--json")
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["answered"] == 3
+    assert {one["session_id"] for one in said["sessions"]} == {first, second, third}
+
+
 def test_a_file_names_many_and_each_end_is_counted(process, stand_in, shop, tmp_path):
     sessions = [lost(stand_in) for _ in range(3)]
     file = tmp_path / "sessions.txt"
@@ -67,6 +78,9 @@ def test_neither_output_nor_log_shows_a_token(process, stand_in, shop):
     [
         (),
         ("--session", "a", "--file", "-"),
+        ("a",),
+        ("--file", "-", "a"),
+        ("--session", "a", "../x"),
         ("--session", "../x"),
         ("--session", ""),
         ("--session", "a" * 129),

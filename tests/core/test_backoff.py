@@ -12,6 +12,7 @@ from cardsync.core.backoff import (
     SOONEST_LOOK_SECONDS,
     after_failure,
     next_look,
+    while_unreadable,
 )
 
 JITTERS = st.floats(0, 1, exclude_max=True)
@@ -33,6 +34,12 @@ def test_a_wait_doubles_from_failure_to_failure(failures: int, jitter: float) ->
 def test_customers_whose_lists_always_fail_leave_the_budget_to_the_others() -> None:
     calls_a_day = 86_400 / after_failure(50, jitter=0.0, longest_seconds=LONGEST_OF_A_CUSTOMER_SECONDS)
     assert 1_000 * calls_a_day < 90_000 / 10
+
+
+def test_a_hint_that_cannot_be_read_is_tried_again_after_as_long_as_it_has_waited_a_minute_at_the_most() -> None:
+    ages = (0.0, 1.0, 8.0, 40.0, 86_400.0)
+    assert [while_unreadable(age, jitter=0.0) for age in ages] == [1.0, 1.0, 4.0, 20.0, 30.0]
+    assert while_unreadable(86_400.0, jitter=0.99) < 60
 
 
 def test_jitter_spreads_a_wait_over_its_upper_half() -> None:

@@ -129,7 +129,11 @@ def test_a_payment_with_a_card_is_of_interest() -> None:
     assert event.customer_id == "cust-1"
     assert event.session_id == "0" * 36 + "feed"
     assert (event.reference_number, event.result, event.state) == ("fakeref01", "success", "paid")
-    assert (event.payment_type, event.agreement_id) == ("one_off", None)
+    assert (event.payment_type, event.agreement_id, event.order_no) == (
+        "one_off",
+        None,
+        payloads.payment("cust-1")["order_no"],
+    )
     card = card_of(event)
     assert card.token.reveal() == "9999000000000001"
     assert (card.facts.number, card.facts.last4, card.facts.brand) == ("**** 0001", "0001", "VISA")
@@ -265,6 +269,7 @@ def test_identifiers_sent_as_numbers_are_taken_as_their_text() -> None:
         payloads.auto_debit(
             12345,  # type: ignore[arg-type]
             reference_number=77,
+            order_no=78,
             agreement={"id": 5},
             token_fields={
                 "token": 9999000000000001,
@@ -275,7 +280,7 @@ def test_identifiers_sent_as_numbers_are_taken_as_their_text() -> None:
         )
         | {"session_id": 1.50}
     )
-    assert (event.customer_id, event.reference_number, event.agreement_id) == ("12345", "77", "5")
+    assert (event.customer_id, event.reference_number, event.order_no, event.agreement_id) == ("12345", "77", "78", "5")
     card = card_of(event)
     assert card.token.reveal() == "9999000000000001"
     assert (card.facts.expiry_month, card.facts.agreements) == ("1", ("5", "6"))
@@ -334,7 +339,14 @@ def test_a_card_number_sent_as_a_number_is_masked() -> None:
 
 @pytest.mark.parametrize(
     ("field", "length"),
-    [("session_id", 128), ("reference_number", 128), ("result", 32), ("state", 32), ("payment_type", 32)],
+    [
+        ("session_id", 128),
+        ("reference_number", 128),
+        ("order_no", 128),
+        ("result", 32),
+        ("state", 32),
+        ("payment_type", 32),
+    ],
 )
 def test_long_texts_are_cut(field: str, length: int) -> None:
     event = read({**payloads.payment(), field: "x" * 100_000})
@@ -343,7 +355,7 @@ def test_long_texts_are_cut(field: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a\x00", "\ud800", [], ["x"], {}, True, None])
-@pytest.mark.parametrize("field", ["session_id", "reference_number", "result", "state", "payment_type"])
+@pytest.mark.parametrize("field", ["session_id", "reference_number", "order_no", "result", "state", "payment_type"])
 def test_an_odd_text_costs_only_its_field(field: str, value: object) -> None:
     event = read({**payloads.payment(), field: value})
     assert getattr(event, field) is None
@@ -369,7 +381,7 @@ odd_payloads = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(
-            ("operation", "result", "state", "session_id", "reference_number", "payment_type"), json_values
+            ("operation", "result", "state", "session_id", "reference_number", "order_no", "payment_type"), json_values
         ),
         "customer_id": json_values,
         "is_sandbox": st.booleans() | json_values,

@@ -199,6 +199,7 @@ words = st.none() | st.text(st.sampled_from('\x01"\\a💳م'), max_size=128)
         customer_id=st.text(st.sampled_from("\x01💳"), min_size=64, max_size=64),
         session_id=words,
         reference_number=words,
+        order_no=words,
         result=st.just("\x01" * 32),
         state=st.just("\x01" * 32),
         payment_type=st.just("\x01" * 32),

@@ -24,11 +24,13 @@ import psutil
 import psycopg
 import pytest
 
+from cardsync.dev.live.welcome import GUEST
 from cardsync.dev.run.child import end_leftovers
 from cardsync.dev.run.directory import SECRETS_FILE
+from cardsync.dev.run.reset import remove_data
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.dev.servers.valkey import EmbeddedValkey
-from cardsync.setting_sources import DEV_FILE
+from cardsync.setting_sources import DEV_FILE, DEV_LOCK
 from tests.waiting import until
 
 # Deadlines for a machine that is busy, no claims.
@@ -155,7 +157,10 @@ def test_a_first_start_a_stop_and_a_second_start_that_finds_the_data(start: Call
     url, key = first.wait_for(r"(http://127\.0\.0\.1:\d+)\n"), first.wait_for(r"Bearer (cs_live_\S{43})")
     assert httpx.get(f"{url}/docs", timeout=ANSWER_SECONDS).status_code == 200
     assert _ask(first.wait_for(r"'(http://\S+/v1/cards\?\S+)'"), key)["cards"]
-    asked = _run_curl(first.wait_for(r"(curl .*/v1/deletions)\n"))
+    example = first.wait_for(r"(curl .*/v1/deletions)\n")
+    card = _ask(f"{url}/v1/cards/{json.loads(shlex.split(example)[-2])['card_id']}", key)
+    assert (card["environment"], card["customer_id"]) == GUEST  # of a shopper's card an agreement may be made meanwhile
+    asked = _run_curl(example)
     assert (asked.status_code, asked.json()["status"]) == (202, "pending"), asked.text
     until(lambda: _ask(f"{url}{asked.headers['Location']}", key).get("status") == "done", "the deletion is done")
     database = json.loads((first.data / DEV_FILE).read_text())["settings"]["database_url"]
@@ -175,6 +180,8 @@ def test_a_first_start_a_stop_and_a_second_start_that_finds_the_data(start: Call
     assert "Traceback" not in first.output
 
     second = start("--no-shoppers").started()
+    again = json.loads(shlex.split(second.wait_for(r"(curl .*/v1/deletions)\n"))[-2])["card_id"]
+    assert again != card["card_id"]
     assert second.wait_for(r"Bearer (cs_live_\S{43})") == key
     assert _count_cards(json.loads((second.data / DEV_FILE).read_text())["settings"]["database_url"]) >= cards
     assert second.end(signal.SIGTERM) == 0
@@ -207,7 +214,7 @@ def test_a_second_one_in_the_same_directory_gets_one_line(running: Dev) -> None:
 
 
 def test_the_link_that_it_prints_signs_in_to_the_console_and_does_so_once(running: Dev) -> None:
-    link = running.started().wait_for(r"(http://127\.0\.0\.1:\d+/sign-in/\S+) signs you in, once")
+    link = running.started().wait_for(r"(http://127\.0\.0\.1:\d+/sign-in/\S+)\n +signs you in, once")
     base = link.partition("/sign-in/")[0]
     given = {"base_url": base, "timeout": ANSWER_SECONDS, "trust_env": False}
     with httpx.Client(**given) as person, httpx.Client(**given) as other:
@@ -219,6 +226,15 @@ def test_the_link_that_it_prints_signs_in_to_the_console_and_does_so_once(runnin
         assert other.get(link).status_code != 200
         assert other.get("/").headers["location"] == "/sign-in"
         assert person.get("/").status_code == 200
+
+
+def test_what_it_says_at_its_start_fits_eighty_columns_but_for_what_is_pasted(running: Dev) -> None:
+    running.started().wait_for("makes a card active")
+    lines = running.output.partition("makes a card active")[0].splitlines()
+    pasted = ("PGPASSFILE=", "select ", "curl ", "/sign-in/", str(running.data.parent.resolve()))
+    prose = [line for line in lines if not any(text in line for text in pasted)]
+    assert len(prose) > 10
+    assert [line for line in prose if len(line) > 80] == []
 
 
 def test_secrets_are_kept_to_their_owner_and_never_told(running: Dev) -> None:
@@ -302,6 +318,10 @@ def test_data_of_the_stand_in_is_refused_beside_a_real_ottu_and_reset_removes_it
     back = start()
     assert back.process.wait(START_SECONDS) == 1
     assert "is of http://127.0.0.1:9, and now Ottu is the stand-in for Ottu" in back.output
+
+    # Nothing of a run is left over, or the next one would take it for its own: hints that wait for a database that is gone.
+    remove_data(back.data)
+    assert sorted(path.name for path in back.data.iterdir()) == [DEV_LOCK, "mine.txt"]
 
 
 def _run_curl(command: str) -> httpx.Response:

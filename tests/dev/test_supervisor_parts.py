@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine
 
 from cardsync import setting_sources, settings
+from cardsync.dev.live.screen import Screen
 from cardsync.dev.run import child as child_module
-from cardsync.dev.run import key, readiness
+from cardsync.dev.run import console, key, provision, readiness, room
 from cardsync.dev.run.child import Child, end_leftovers
 from cardsync.dev.run.directory import SECRETS_FILE, Directory
+from cardsync.dev.run.supervisor import Options, Supervisor
 from cardsync.dev.servers.errors import DirectoryInUse, ServiceError
+from cardsync.dev.servers.ports import is_free
+from cardsync.dev.servers.postgres import EmbeddedPostgres
+from cardsync.dev.simulator import Simulator
 from cardsync.store.access import keys
 from tests.waiting import until
 
@@ -39,13 +48,51 @@ def test_what_is_offered_is_read_for_as_long_as_the_directory_is_held(directory:
     def offered() -> int:
         return settings.load(environ={"CARDSYNC_DATA_DIR": str(directory.path)}, cwd=directory.path).ottu_daily_calls
 
-    directory.offer({"ottu_daily_calls": 7})
+    directory.offer({"ottu_daily_calls": 7}, ())
     assert offered() == 7
     file = directory.path / setting_sources.DEV_FILE
     content = file.read_text()
     directory.release()
     file.write_text(content)  # as one leaves it that is killed
     assert offered() == 90_000
+
+
+def test_a_run_that_was_killed_leaves_its_ports_to_the_next_one_alone(directory: Directory) -> None:
+    assert directory.withdraw() == []
+    directory.offer({}, (8_000, 8_001))
+    assert directory.withdraw() == [8_000, 8_001]
+    assert directory.withdraw() == []
+    for damaged in ("", "[]", '{"settings": {}}', '{"ports": 8000}', '{"ports": [null]}'):
+        (directory.path / setting_sources.DEV_FILE).write_text(damaged)
+        assert directory.withdraw() == []
+
+
+def test_a_port_is_waited_for_until_its_last_holder_is_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(provision.wait_for_ports, [port])
+            assert not waiting.done()
+            holder.close()
+            waiting.result(provision.PORT_WAIT_SECONDS)
+    assert is_free(port)
+
+
+def test_a_port_that_another_program_keeps_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provision, "PORT_WAIT_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        provision.wait_for_ports([holder.getsockname()[1]])
+        assert provision.free_port_from(holder.getsockname()[1]) > holder.getsockname()[1]
+
+
+def test_the_console_never_gets_the_port_that_web_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(console, "CONSOLE_PORT", taken)
+        web_port = provision.free_port_from(taken)
+        assert console.free_port(web_port) > web_port > taken
+    assert console.free_port(taken) > taken
+    assert console.free_port(web_port) == taken
 
 
 def test_a_directory_has_one_holder_and_readers_do_not_disturb_it(directory: Directory) -> None:
@@ -217,3 +264,46 @@ def test_the_signal_that_ended_a_process_is_named(sleeper: Callable[[str], Child
     os.kill(child.pid, signal.SIGABRT)
     until(lambda: child.pid is None, "the process is seen to be gone")
     assert child.ended_how == "was ended by SIGABRT"
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def without_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A disk of which nothing is free."""
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=room.LEAST_BYTES - 1))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CARDSYNC_DATA_DIR", str(tmp_path / "data"))
+
+
+def test_what_fails_on_a_full_disk_is_called_that_first(
+    without_room: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(_: EmbeddedPostgres) -> None:
+        raise ServiceError("PostgreSQL cannot do its work")
+
+    monkeypatch.setattr(EmbeddedPostgres, "start", fail)
+    options = Options(port=8_000, rate=1, customers=1, seed=1, shoppers=False)
+    with pytest.raises(ServiceError, match=r"^the disk of .* is full .*make room.*\n.*cannot do its work") as raised:
+        Supervisor(options, Screen()).run()
+    assert str(tmp_path / "data") in str(raised.value)
+
+
+def test_a_disk_with_room_is_not_called_full(tmp_path: Path) -> None:
+    assert room.full_disk(tmp_path) is None
+
+
+def test_the_stand_in_keeps_its_cards_once_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = tmp_path / "simulator.json"
+    simulator = Simulator(state_file=kept)
+    simulator.shoppers.step()
+    with monkeypatch.context() as now:
+        now.setattr("cardsync.dev.simulator.server.write_private", full)
+        simulator.stop()
+        assert not kept.exists()
+    simulator.stop()
+    assert kept.exists()

@@ -22,7 +22,8 @@ PROGRAM: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/
 class Nginx:
     """One of the two configurations, with the places and ports of this test in it; ``application`` is the web's port.
 
-    ``certificate`` and ``key`` are for the host's one, which speaks TLS alone.
+    ``certificate`` and ``key`` are for the host's one, which speaks TLS alone, and to ``console`` under another name.
+    ``installed`` is where a copy of it was put, in place of the shipped one.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class Nginx:
         application: int,
         certificate: Path | None = None,
         key: Path | None = None,
+        console: int | None = None,
+        installed: Path | None = None,
     ) -> None:
         if PROGRAM is None:
             reason = "no nginx is installed (Debian: apt-get install nginx)"
@@ -41,8 +44,9 @@ class Nginx:
                 pytest.fail(reason)
             pytest.skip(reason)
         self.folder, self.port, self.console_port = folder, port, free_port()
-        shutil.copytree(FOLDER / "cardsync", folder / "cardsync")
-        text = (FOLDER / f"{kind}.conf").read_text(encoding="utf-8")
+        config = installed or FOLDER / f"{kind}.conf"
+        shutil.copytree(config.parent / "cardsync", folder / "cardsync")
+        text = config.read_text(encoding="utf-8")
         text = text.replace("/tmp/", f"{folder}/")  # noqa: S108  (the container's)
         for shipped, ours in (
             ("user www-data;", "user root;" if os.getuid() == 0 else ""),
@@ -54,6 +58,7 @@ class Nginx:
             ("/dev/stdout", f"{folder}/cardsync.log"),
             ("stderr crit", f"{folder}/error.log crit"),
             ("127.0.0.1:8000", f"127.0.0.1:{application}"),
+            ("127.0.0.1:8001", f"127.0.0.1:{console or application}"),
             ("http://app:8000", f"http://127.0.0.1:{application}"),
             ("http://console:8001", f"http://127.0.0.1:{application}"),
             ("listen 8082;", f"listen 127.0.0.1:{self.console_port};"),

@@ -121,14 +121,15 @@ class Watch:
     names: frozenset[str]
     began: float = 0.0
 
-    def until_fired(self) -> None:
-        """Wait until each has fired since then.
+    def until_fired(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until each has fired since then, with ``meanwhile`` done again and again.
 
         An alert on an increase fires for the length of its window: it may be over by the time that the last one begins.
         """
         missing = {alert for alert in alerts() if alert[0] in self.names}
 
         def all_fired() -> bool:
+            meanwhile()
             since = max(1, math.floor(time.time() - self.began))
             missing.difference_update(self.prometheus.firing(lately_seconds=since))
             return not missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from cardsync import db
 from cardsync.dev.servers.account import Account
 from cardsync.dev.servers.errors import ServiceError
 from cardsync.dev.servers.postgres import EmbeddedPostgres
@@ -45,6 +47,28 @@ class Standby(EmbeddedPostgres):
         """Make it a primary, and wait until it takes writes."""
         ask(self, "SELECT pg_promote()")
         until(lambda: ask(self, "SELECT pg_is_in_recovery()") == [(False,)], "it is a primary")
+
+
+@contextlib.contextmanager
+def new_primary(services: Path) -> Iterator[EmbeddedPostgres]:
+    """A server with our schema that standbys may follow."""
+    made = EmbeddedPostgres(services / f"primary-{secrets.token_hex(4)}", durable=False, settings=PRIMARY)
+    with removed_at_end(made):
+        made.start()
+        db.upgrade(made.url)
+        yield made
+
+
+@contextlib.contextmanager
+def new_synchronous_standby(services: Path, primary: EmbeddedPostgres, name: str) -> Iterator[Standby]:
+    """A standby that every commit of the primary's waits for. Promoted, it has no standby of its own to wait for."""
+    made = Standby(services / f"standby-{secrets.token_hex(4)}", primary, name=name)
+    with removed_at_end(made):
+        made.start()
+        until(lambda: follows(primary, name), "it follows")
+        set_and_reload(primary, synchronous_standby_names=name)
+        until(lambda: follows(primary, name, state="sync"), "commits wait for it")
+        yield made
 
 
 def ask(server: EmbeddedPostgres, statement: str) -> list[tuple[Any, ...]]:

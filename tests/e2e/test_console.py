@@ -403,3 +403,15 @@ def _unread(pages: dict[str, str]) -> set[str]:
     matching = routes.bind("127.0.0.1")
     read = {matching.match(urlsplit(path).path)[0] for path in pages if matching.test(urlsplit(path).path)}
     return known - read
+
+
+def test_a_console_that_shares_the_data_folder_is_among_the_processes_and_pools_that_the_web_shows(
+    served: Console,
+) -> None:
+    served.read("viewer")
+
+    def shown() -> set[tuple[str, str]]:
+        return {(name, labels[0]) for name, labels in served.system.metrics() if labels}
+
+    wanted = {("cardsync_processes", "console"), ("cardsync_database_pool_wait_seconds_count", "console")}
+    until(lambda: wanted <= shown(), "the console is seen")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +12,10 @@ from typing import Final
 
 import pytest
 
-from cardsync import db
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from tests.e2e.brokers import valkey
 from tests.e2e.proxy import TcpProxy
-from tests.e2e.standby import PRIMARY, Standby, ask, both, follows, removed_at_end
+from tests.e2e.standby import Standby, ask, both, follows, new_primary, removed_at_end
 from tests.e2e.system import System
 from tests.logins import ProcessLogins
 from tests.waiting import until
@@ -22,15 +23,16 @@ from tests.waiting import until
 NAME: Final = "standby_async"
 SENDERS: Final = 8
 HINTS: Final = 160
+PER_SECOND: Final = 100
+STREAM: Final = 1_500  # hints of a stream; it is under way for 15 s
+SENDERS_OF_STREAM: Final = 32
+SENT_SECONDS: Final = 240.0  # a deadline
 EVENTS: Final = "SELECT count(*) FROM cardsync.events"
 
 
 @pytest.fixture
 def primary(services: Path) -> Iterator[EmbeddedPostgres]:
-    made = EmbeddedPostgres(services / f"primary-{secrets.token_hex(4)}", durable=False, settings=PRIMARY)
-    with removed_at_end(made):
-        made.start()
-        db.upgrade(made.url)
+    with new_primary(services) as made:
         yield made
 
 
@@ -113,3 +115,30 @@ def test_a_promotion_after_a_lag_loses_no_hint_and_the_old_primary_is_refused(
     beat = system.start("beat", "beat-of-the-old", CARDSYNC_DATABASE_URL=only)
     beat.says("an old primary answers")
     system.end("beat-of-the-old")
+
+
+def test_a_promotion_under_a_hundred_hints_a_second_loses_none_of_them(
+    system: System, primary: EmbeddedPostgres, standby: Standby, network: TcpProxy
+) -> None:
+    customers = [system.customer() for _ in range(STREAM)]
+    hints, began, answers = [system.notification(customer)[0] for customer in customers], time.monotonic(), []
+
+    def send_in_turn(number: int) -> None:
+        threading.Event().wait(began + number / PER_SECOND - time.monotonic())
+        answers.append(system.post_hint(hints[number]).status_code)
+
+    with ThreadPoolExecutor(SENDERS_OF_STREAM) as senders:
+        sent = [senders.submit(send_in_turn, number) for number in range(STREAM)]
+        until(lambda: ask(standby, EVENTS) > [(PER_SECOND,)], "the stream flows, and the standby follows")
+        network.freeze()
+        behind = ask(standby, EVENTS)[0][0]
+        until(lambda: ask(primary, EVENTS)[0][0] >= behind + PER_SECOND // 2, "the standby lags")
+        primary.kill()
+        network.cut()
+        standby.promote()
+        assert len(answers) < STREAM, "the stream ended before the promotion"
+        for one in sent:
+            one.result(SENT_SECONDS)
+    assert set(answers) == {200}
+    system.until_active(*customers, seconds=SENT_SECONDS)
+    system.processes["web"].says('"hints_brought_in"')

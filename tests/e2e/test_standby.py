@@ -11,10 +11,9 @@ from typing import Final
 
 import pytest
 
-from cardsync import db
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from tests.e2e.brokers import valkey
-from tests.e2e.standby import PRIMARY, Standby, ask, follows, removed_at_end, set_and_reload
+from tests.e2e.standby import Standby, ask, new_primary, new_synchronous_standby, set_and_reload
 from tests.e2e.system import System
 from tests.e2e.timing import timed
 from tests.logins import ProcessLogins
@@ -29,22 +28,13 @@ LEFT_BEHIND: Final = 16
 
 @pytest.fixture(scope="module")
 def primary(services: Path) -> Iterator[EmbeddedPostgres]:
-    made = EmbeddedPostgres(services / f"primary-{secrets.token_hex(4)}", durable=False, settings=PRIMARY)
-    with removed_at_end(made):
-        made.start()
-        db.upgrade(made.url)
+    with new_primary(services) as made:
         yield made
 
 
 @pytest.fixture
 def standby(services: Path, primary: EmbeddedPostgres) -> Iterator[Standby]:
-    """A standby that every commit of the primary's waits for."""
-    made = Standby(services / f"standby-{secrets.token_hex(4)}", primary, name=NAME)
-    with removed_at_end(made):
-        made.start()
-        until(lambda: follows(primary, NAME), "it follows")
-        set_and_reload(primary, synchronous_standby_names=NAME)
-        until(lambda: follows(primary, NAME, state="sync"), "commits wait for it")
+    with new_synchronous_standby(services, primary, NAME) as made:
         yield made
         set_and_reload(primary, synchronous_standby_names="")
 

@@ -7,9 +7,11 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from tests.e2e.marks import ONE_BROKER
 from tests.e2e.processes import run
@@ -138,3 +140,31 @@ def test_a_web_that_is_told_to_stop_under_load_refuses_no_hint(system: System) -
     assert balancer.answers[first_url, 200] >= SENDERS * (HINTS_OF_A_SENDER // 2)
     assert balancer.answers[system.url, 200] >= SENDERS
     system.until_active(*customers)
+
+
+@pytest.mark.parametrize("drain_seconds", [0, 1])
+def test_a_web_that_is_told_to_stop_answers_who_waits_for_changes(system: System, drain_seconds: int) -> None:
+    """The wait is longer than a process has that was told to stop: who still waited then would be cut off."""
+    port, key = system.second_port, system.key("cards:read")
+    web = system.start("web", "web-2", port=port, drain_seconds=drain_seconds)
+    head = system.get("/v1/changes", key, after=0, limit=1).json()["head"]
+    ask = httpx.Request(
+        "GET",
+        f"http://127.0.0.1:{port}/v1/changes",
+        params={"after": head, "wait": 30},
+        headers={"Authorization": f"Bearer {key}"},
+    )
+    with httpx.Client(trust_env=False, timeout=ANSWER_SECONDS) as http, ThreadPoolExecutor(1) as caller:
+        waiting = caller.submit(http.send, ask)
+        until(lambda: _somebody_waits(system), "somebody waits")
+        web.signal(signal.SIGTERM)
+        answer = waiting.result(SENT_SECONDS)
+        assert web.wait() == 0
+    del system.processes["web-2"]
+    assert (answer.status_code, answer.json()["changes"]) == (200, [])
+
+
+def _somebody_waits(system: System) -> bool:
+    """Whether a web has asked for the feed's head, as it does again and again while somebody waits, and only then."""
+    asked = "SELECT count(*) AS n FROM pg_stat_activity WHERE query = 'SELECT seq FROM cardsync.feed_head'"
+    return bool(system.sql(asked)[0]["n"])

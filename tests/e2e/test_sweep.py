@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from sqlalchemy import make_url
+
+from tests.e2e.conftest import behind
 from tests.e2e.marks import ONE_BROKER
 from tests.e2e.processes import Process
+from tests.e2e.proxy import TcpProxy
 from tests.e2e.system import ENVIRONMENT, System, token_of
 from tests.waiting import until
 
@@ -48,6 +52,29 @@ def test_the_sweep_goes_on_when_the_leading_beat_is_killed(system: System) -> No
     leader.start()  # the one that comes back stands by
     system.end("beat-2")
     first.says("beat_leads")
+
+
+def test_the_sweep_goes_on_when_the_leaders_host_is_cut_off(system: System) -> None:
+    """Its packets are swallowed: nothing ends its session but the lease that it does not renew."""
+    address = system.address("beat")
+    url = make_url(address)
+    network = TcpProxy((str(url.host), int(url.port or 0)))
+    system.end("beat")
+    cut_off = system.start("beat", "beat-cut-off", CARDSYNC_DATABASE_URL=behind(network, address))
+    until(lambda: _leads(cut_off), "it leads")
+    try:
+        network.freeze()
+        system.start("beat", "beat-2").says("beat_leads")
+        before = _swept_at(system)
+        until(lambda: _swept_at(system) > before, "the sweep goes on")
+        network.thaw()
+        until(lambda: "beat_lost_the_lead" in cut_off.output(), "it learns that another one leads")
+    finally:
+        cut_off.kill()
+        network.cut()
+    del system.processes["beat-cut-off"]
+    system.end("beat-2")
+    system.start("beat")
 
 
 def test_a_second_beat_adds_no_ticks(system: System) -> None:

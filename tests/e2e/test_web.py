@@ -221,8 +221,10 @@ def test_every_line_of_every_process_is_an_object_in_json(system: System) -> Non
         process.says(f"{name}_started")
         assert process.stop() == 0
         process.start().says(f"{name}_started")
+    system.start("console")
     lines = {(p.name, line) for p in system.processes.values() for line in _whole(p).splitlines()}
-    assert {name for name, _ in lines} == {"web", "worker", "beat"}
+    system.end("console")
+    assert {name for name, _ in lines} == {"web", "worker", "beat", "console"}
     assert [(name, line) for name, line in lines if not _is_object(line)] == []
 
 

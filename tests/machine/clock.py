@@ -69,6 +69,7 @@ _RESET: Final = """
         PERFORM setval(c.oid, 1, false) FROM pg_class AS c
         WHERE c.relnamespace = 'cardsync'::regnamespace AND c.relkind = 'S';
     END $$;
+    INSERT INTO cardsync.feed_epochs (epoch, before_seq, after_seq) VALUES (1, 0, 0);
     UPDATE machine.clock SET seconds = 0;
     COMMIT;
 """

@@ -41,6 +41,7 @@ def become_quiet(system: System) -> None:
     if system.world.revision != revision:  # a deletion that Ottu takes only now is known at the next look
         _sweep_until_everybody_was_looked_at(system)
     _check_converged(system)
+    system.consumer.check_all_arrived()
 
 
 def _sweep_until_everybody_was_looked_at(system: System) -> None:

@@ -39,6 +39,7 @@ from tests.factories import RING, SECRET
 from tests.machine import clock as clocks
 from tests.machine.calls import Ottu
 from tests.machine.clock import Clock
+from tests.machine.consumer import Consumer
 from tests.machine.interruptions import Crash, Interrupter, Interruption
 from tests.machine.invariants import Snapshot, Watch, check_moment
 from tests.machine.scripts import Call, Script
@@ -89,6 +90,7 @@ class System:
         # In order, each with the hash of its signature: what was acknowledged must stay.
         self.received: dict[uuid.UUID, str] = {}
         self.standing: list[Call] = []
+        self.consumer = Consumer(worker, observer, self.clock)
 
     def receive(self, *bodies: bytes, interruption: Interruption | None = None) -> list[Receipt] | None:
         """Notifications arrive at once, equal ones among them: one statement of the database's, or one segment of the spool.

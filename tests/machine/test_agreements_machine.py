@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 
+from cardsync import db
 from cardsync.core.change_rate import BEFORE_A_CHARGE
 from cardsync.core.repeats import APART_SECONDS
 from cardsync.dev.simulator.cards import SimCard
+from cardsync.dev.simulator.payloads import Result
 from cardsync.dev.simulator.world import Owner
 from cardsync.store import agreement_asks, freshness, gateway_asks
-from cardsync.stories.ask_agreement import AskAgreementPolicy, ask_agreements
-from cardsync.stories.ask_gateway import AskGatewayPolicy, ask_gateway, claim_gateways
+from cardsync.stories.ask_agreement import ask_agreements
+from cardsync.stories.ask_gateway import ask_gateway, claim_gateways
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from cardsync.stories.note_charge import note_charge
 from tests.factories import SECRET
 from tests.machine.base import MachineBase
@@ -37,9 +40,11 @@ from tests.machine.system import JITTER, LISTS, System
 GATEWAYS: Final = ("gateway-one", "gateway-two")
 AGREEMENTS_OF_ONE: Final = 2
 HOUR: Final = 3_600
-TERMS: Final = {"total_cycles": 100_000, "expiry_date": "31/12/2098"}
-ABOUT_AGREEMENTS: Final = AskAgreementPolicy(SECRET, LISTS.daily_calls, LISTS.call_seconds)
-ABOUT_GATEWAYS: Final = AskGatewayPolicy(SECRET, LISTS.daily_calls, LISTS.call_seconds)
+TERMS: Final = {"expiry_date": "31/12/2098"}
+ENDLESS: Final = 100_000
+CYCLES: Final = (ENDLESS, 2, 1, 5)  # of an agreement: its last one comes within the days that pass here, or never
+FILTERED: Final = FilteredListPolicy(SECRET, LISTS.daily_calls, LISTS.call_seconds)
+NO_SUCCESS: Final[tuple[Result, ...]] = ("failed", "canceled", "error", "pending")
 FAULTS: Final[tuple[Fault | None, ...]] = (None, None, None, "unavailable", "crash", "throttled")
 
 # The view as it is shipped, bound to the machine's clock: what was made before went by the real one.
@@ -59,6 +64,12 @@ _SHOWN: Final = text("""
     FROM machine.agreements AS v JOIN cardsync.known_agreements AS k USING (environment, agreement_id)
     JOIN cardsync.customers AS o ON o.id = k.customer
 """)
+_WITHOUT_CARD: Final = text("""
+    SELECT environment, agreement_id FROM cardsync.known_agreements WHERE without_card_since < 'infinity'
+""")
+_WITH_CALENDAR: Final = text("""
+    SELECT environment, agreement_id FROM cardsync.known_agreements WHERE expected_at IS NOT NULL OR charges <> '{}'
+""")
 _WANT_ALL: Final = text("UPDATE cardsync.known_agreements SET due_at = clock_timestamp(), lane = 'retry'")
 _LINKS: Final = text("""
     SELECT a.environment, a.agreement_id, c.token, c.status, a.agreement_id = ANY(c.agreements) AS claimed
@@ -68,13 +79,21 @@ _LINKS: Final = text("""
 
 @dataclass(slots=True)
 class Calendar:
-    """The model of one agreement: charges every so many days, the newest known charge, and what billing told of the next."""
+    """The model of one agreement: a charge in each cycle up to the last, the known charges, and what billing told of the next."""
 
     days: int
+    last: dt.datetime | None
     charges: list[dt.datetime] = field(default_factory=list)
     told: dt.datetime | None = None
 
-    def next(self, after: dt.datetime) -> dt.datetime:
+    def agree(self, days: int, cycles: int, at: dt.datetime) -> None:
+        """The first payment: its terms are those that count now, and it is a charge. A day is left for the last one to come."""
+        self.days = days
+        midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        self.last = None if cycles == ENDLESS else midnight + dt.timedelta(days=days * cycles + 1)
+        self.charges.append(at)
+
+    def next(self, after: dt.datetime) -> dt.datetime | None:
         """The first charge to expect after a moment: a whole number of cycles after all that is known."""
         if self.told is not None and self.told > after:
             return self.told
@@ -82,7 +101,7 @@ class Calendar:
         while True:
             found += dt.timedelta(days=self.days)
             if found > after:
-                return found
+                return found if self.last is None or found <= self.last else None
 
     def hear(self, charged_at: dt.datetime | None, told: dt.datetime | None) -> None:
         """Billing tells of a charge, or of the next one."""
@@ -95,15 +114,20 @@ class Calendar:
 class Machine(MachineBase):
     """Ottu, shoppers, billing, readers and workers."""
 
-    @initialize(cards=st.lists(st.tuples(OWNER, TOKEN, st.sampled_from(GATEWAYS)), min_size=1, max_size=4))
-    def the_merchant_has_customers_already(self, cards: list[tuple[Owner, str, str]]) -> None:
+    @initialize(
+        cards=st.lists(st.tuples(OWNER, TOKEN, st.sampled_from(GATEWAYS)), min_size=1, max_size=4),
+        days=st.sampled_from((30, 7)),
+        cycles=st.sampled_from(CYCLES),
+    )
+    def the_merchant_has_customers_already(self, cards: list[tuple[Owner, str, str]], days: int, cycles: int) -> None:
         with self.system.observer.connect() as connection:
             connection.exec_driver_sql(_VIEW_OF_THE_CLOCK)
         self.system.watch.links_by_lists = False
         self.calendars: dict[tuple[str, str], Calendar] = {}
+        self.made: set[tuple[str, str]] = set()  # the agreements that Ottu has, or had
         for owner, token, pg_code in cards:
             self._checkout("believed").save_card(*owner, token=token, pg_code=pg_code)
-        self._agree(self._card(0), n=1, days=30, fate="believed")
+        self._agree(self._card(0), n=1, days=days, cycles=cycles, fate="believed")
 
     @property
     def now(self) -> dt.datetime:
@@ -120,21 +144,35 @@ class Machine(MachineBase):
         which=PLACE,
         n=st.integers(1, AGREEMENTS_OF_ONE),
         days=st.sampled_from((30, 7, 1)),
+        cycles=st.sampled_from(CYCLES),
         fate=st.sampled_from(("processed", "processed", "believed", "dropped")),
     )
-    def somebody_agrees_to_be_charged(self, which: int, n: int, days: int, fate: Fate) -> None:
-        self._agree(self._card(which), n=n, days=days, fate=fate)
+    def somebody_agrees_to_be_charged(self, which: int, n: int, days: int, cycles: int, fate: Fate) -> None:
+        self._agree(self._card(which), n=n, days=days, cycles=cycles, fate=fate)
 
-    def _agree(self, card: SimCard, *, n: int, days: int, fate: Fate) -> None:
+    @precondition(lambda self: self._cards())
+    @rule(
+        which=PLACE,
+        n=st.integers(1, AGREEMENTS_OF_ONE),
+        days=st.sampled_from((30, 7, 1)),
+        fate=st.sampled_from(("processed", "believed")),
+        result=st.sampled_from(NO_SUCCESS),
+    )
+    def a_first_payment_does_not_succeed(self, which: int, n: int, days: int, fate: Fate, result: Result) -> None:
+        """It is notified, and nothing follows for the agreement that it names: not for the model either."""
+        self._agree(self._card(which), n=n, days=days, cycles=1, fate=fate, result=result)
+
+    def _agree(self, card: SimCard, *, n: int, days: int, cycles: int, fate: Fate, result: Result = "success") -> None:
         """An agreement is one customer's; another card of that customer may take it over."""
         owner = (card.environment, card.customer_id)
         agreement_id = f"agreement {n} of {OWNERS.index(owner)}"
-        terms = {**TERMS, "cycle_interval_days": days}
-        self._checkout(fate).agree(*owner, card.token, agreement_id=agreement_id, **terms)
-        if fate != "dropped":
-            calendar = self.calendars.setdefault((card.environment, agreement_id), Calendar(days))
-            calendar.days = days
-            calendar.charges.append(self.now)
+        terms = {**TERMS, "cycle_interval_days": days, "total_cycles": cycles}
+        self._checkout(fate).agree(*owner, card.token, agreement_id=agreement_id, result=result, **terms)
+        if result == "success":
+            self.made.add((card.environment, agreement_id))
+        if result == "success" and fate != "dropped":
+            calendar = self.calendars.setdefault((card.environment, agreement_id), Calendar(days, None))
+            calendar.agree(days, cycles, self.now)
 
     @precondition(lambda self: self._cards())
     @rule(which=PLACE)
@@ -169,6 +207,7 @@ class Machine(MachineBase):
                 charged_at=charged_at,
                 next_charge_at=told,
                 lists=True,
+                now=db.moment(connection),
             )
             calendar.hear(charged_at, told)
             assert noted.next_charge_at == calendar.next(self.now)
@@ -191,7 +230,7 @@ class Machine(MachineBase):
             agreement_asks.want_now(connection, owner[0], agreement_id)
         self._during_the_call(owner, fault, meanwhile)
         with self.system._checked(None):
-            ask_agreements(self.system.worker, self.system.ottu, ABOUT_AGREEMENTS, jitter=JITTER)  # type: ignore[arg-type]
+            ask_agreements(self.system.worker, self.system.ottu, FILTERED, jitter=JITTER)  # type: ignore[arg-type]
         assert meanwhile == "a list" or self._others() == before, "an answer about an agreement changed a card"
 
     @precondition(lambda self: self.system.watch.last.customers)
@@ -209,10 +248,10 @@ class Machine(MachineBase):
         with self.system._checked(None), self.system.web.begin() as connection:
             answer = gateway_asks.want(connection, customer.id, pg_code, since=self.now)
         self._during_the_call(owner, fault, meanwhile)
-        tickets = claim_gateways(self.system.worker, ABOUT_GATEWAYS, limit=5)
+        tickets = claim_gateways(self.system.worker, FILTERED, limit=5)
         for ticket in tickets:
             with self.system._checked(None):
-                outcome = ask_gateway(self.system.worker, self.system.ottu, ticket, ABOUT_GATEWAYS, jitter=JITTER)  # type: ignore[arg-type]
+                outcome = ask_gateway(self.system.worker, self.system.ottu, ticket, FILTERED, jitter=JITTER)  # type: ignore[arg-type]
                 mine = ticket.customer == customer.id and ticket.pg_code == pg_code
                 if outcome == "agrees" and answer == "asked" and mine:
                     assert self._known_of_gateway(customer.id, pg_code) == truth, (
@@ -260,6 +299,10 @@ class Machine(MachineBase):
         if works:
             self.system.take_what_is_due()
 
+    @rule(days=st.sampled_from((8, 31)))
+    def days_pass_without_a_look(self, days: int) -> None:
+        self.system.clock.pass_(days * 24 * HOUR)
+
     # What holds at every moment.
 
     @invariant()
@@ -270,9 +313,17 @@ class Machine(MachineBase):
             row = shown[key]
             expected = {calendar.next(self.now), calendar.next(self.now - dt.timedelta(microseconds=1))}
             assert row.next_charge_at in expected, "the next charge is another one, or in the past"
-            look_before = calendar.next(self.now + BEFORE_A_CHARGE) - BEFORE_A_CHARGE
-            is_planned = row.look_by is not None and row.look_by <= look_before
+            charge = calendar.next(self.now + BEFORE_A_CHARGE)
+            is_planned = charge is None or (row.look_by is not None and row.look_by <= charge - BEFORE_A_CHARGE)
             assert is_planned or row.due_at is not None or row.asked, "no look comes before the next charge"
+
+    @invariant()
+    def what_never_was_an_agreement_has_no_calendar_and_is_at_no_risk(self) -> None:
+        with self.system.observer.connect() as connection:
+            at_risk = {(row.environment, row.agreement_id) for row in connection.execute(_WITHOUT_CARD)}
+            charged = {(row.environment, row.agreement_id) for row in connection.execute(_WITH_CALENDAR)}
+        assert at_risk <= getattr(self, "made", set()), "an agreement that Ottu never had is at risk"
+        assert charged <= getattr(self, "calendars", {}).keys(), "a charge is expected that nothing told of"
 
     @invariant()
     def an_agreement_has_one_card_which_a_list_or_an_answer_named(self) -> None:
@@ -304,7 +355,7 @@ class Machine(MachineBase):
             with self.system._checked(None), self.system.worker.begin() as connection:
                 connection.execute(_WANT_ALL)
             with self.system._checked(None):
-                while ask_agreements(self.system.worker, self.system.ottu, ABOUT_AGREEMENTS, jitter=JITTER):  # type: ignore[arg-type]
+                while ask_agreements(self.system.worker, self.system.ottu, FILTERED, jitter=JITTER):  # type: ignore[arg-type]
                     pass
 
 

@@ -40,6 +40,7 @@ from tests.machine.choices import (
     Fate,
     Order,
 )
+from tests.machine.consumer import ENDINGS, Ending
 from tests.machine.deletion_rules import DeletionRules
 from tests.machine.interruptions import Interruption
 from tests.machine.invariants import Snapshot
@@ -279,6 +280,12 @@ class Machine(DeletionRules):
                 self.system.import_(owner)
             case _:
                 self.system.release_brake()
+
+    @rule(endings=st.lists(st.sampled_from(ENDINGS), min_size=1, max_size=3))
+    def changes_go_to_an_endpoint(self, endings: list[Ending]) -> None:
+        """It answers as it likes, or the worker is killed: nothing is skipped, and nothing comes out of order."""
+        for ending in endings:
+            self.system.consumer.turn(ending)
 
     # Time, and how late Ottu's list is.
 

@@ -66,7 +66,7 @@ class Conversation(BaseHTTPRequestHandler):
         self._play()
 
     def send(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
+        (self.send_response_only if "Date" in (headers or {}) else self.send_response)(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -94,6 +94,16 @@ def test_a_wish_to_wait_may_be_a_date(ottu, client):
     assert 100 < raised.value.retry_after_seconds <= 120
 
 
+def test_a_date_counts_from_ottus_own_clock(ottu, client):
+    theirs = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=10)
+    until = theirs + dt.timedelta(seconds=120)
+    headers = {"Date": format_datetime(theirs, usegmt=True), "Retry-After": format_datetime(until, usegmt=True)}
+    ottu.answers(429, None, headers)
+    with pytest.raises(OttuThrottled) as raised:
+        listed(client)
+    assert raised.value.retry_after_seconds == 120
+
+
 def test_no_wish_to_wait_is_none(ottu, client):
     ottu.answers(429)
     with pytest.raises(OttuThrottled) as raised:

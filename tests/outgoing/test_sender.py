@@ -8,58 +8,23 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from structlog.testing import capture_logs
 
 from cardsync.core.delivery import LONGEST_ASKED_SECONDS
 from cardsync.dev.servers.ports import free_port
 from cardsync.outgoing import sender as sender_module
-from cardsync.outgoing.sender import ANSWER_BYTES, Ended, Message, Sender
+from cardsync.outgoing.sender import KEEPALIVE_SECONDS, Ended, Message, Sender
+from tests.outgoing.endpoints import Endpoint, answer, hangs, says
+from tests.waiting import until
 
 SECONDS = 60.0  # for what takes a moment on a machine that is not busy
 
 
-class Endpoint:
-    """A server that gives each connection the same answer; ``None`` says nothing and keeps the connection."""
-
-    def __init__(self, answer: bytes | None) -> None:
-        self.answer, self.requests = answer, list[bytes]()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._kept = list[socket.socket]()
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/hook"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self.requests.append(self._read(connection))
-            if self.answer is None:
-                self._kept.append(connection)
-                continue
-            with closing(connection):
-                try:
-                    connection.sendall(self.answer)
-                except OSError:
-                    continue  # the other side has read enough
-
-    @staticmethod
-    def _read(connection: socket.socket) -> bytes:
-        request = b""
-        while not request.endswith(b"{}") and (block := connection.recv(65_536)):
-            request += block
-        return request
-
-    def close(self) -> None:
-        self._listening.close()
-        for connection in self._kept:
-            connection.close()
-
-
 @pytest.fixture(autouse=True)
-def _patient_connect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has an address here takes connections, however slow the machine is."""
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has an address here takes connections and ends its answers, however slow the machine is."""
     monkeypatch.setattr(sender_module, "CONNECT_SECONDS", SECONDS)
+    monkeypatch.setattr(sender_module, "ANSWER_SECONDS", SECONDS)
 
 
 @pytest.fixture
@@ -69,15 +34,10 @@ def sender() -> Iterator[Sender]:
     made.close()
 
 
-def send(sender: Sender, answer: bytes | None) -> tuple[Ended, list[bytes]]:
-    with closing(Endpoint(answer)) as endpoint:
+def send(sender: Sender, answer: bytes) -> tuple[Ended, list[bytes]]:
+    with closing(Endpoint(says(answer))) as endpoint:
         message = Message(endpoint.url, {"Content-Type": "application/json", "webhook-id": "1"}, b"{}")
         return sender.send(message).result(SECONDS), endpoint.requests
-
-
-def answer(status: str, *headers: str, body: bytes = b"") -> bytes:
-    lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "Connection: close", "", ""]
-    return "\r\n".join(lines).encode() + body
 
 
 def test_one_post_with_the_body_as_it_is_and_no_header_but_ours(sender: Sender) -> None:
@@ -115,13 +75,8 @@ def test_a_wish_to_wait_is_read_by_the_endpoints_own_clock_up_to_a_day(
     assert (ended.status, ended.retry_after_seconds) == (503, seconds)
 
 
-def test_an_endless_answer_is_not_read_to_its_end(sender: Sender) -> None:
-    ended, _ = send(sender, answer("200 OK", body=b"x" * ANSWER_BYTES * 50))
-    assert ended == Ended(200)
-
-
 def test_an_endpoint_that_says_nothing_ends_with_the_calls_time_and_holds_no_other_up() -> None:
-    with closing(Endpoint(None)) as silent:
+    with closing(Endpoint(hangs)) as silent:
         message = Message(silent.url, {}, b"{}")
         with closing(Sender(call_seconds=SECONDS)) as sender:
             waiting = sender.send(message)
@@ -158,7 +113,7 @@ def test_a_name_that_is_looked_up_for_long_holds_up_no_other_endpoint(monkeypatc
     monkeypatch.setattr("socket.getaddrinfo", slow)
     sender = Sender(call_seconds=SECONDS)
     try:
-        with closing(Endpoint(answer("200 OK"))) as endpoint:
+        with closing(Endpoint(says(answer("200 OK")))) as endpoint:
             waiting = [sender.send(Message("https://slow.example.invalid/", {}, b"{}")) for _ in range(100)]
             for url in (endpoint.url, endpoint.url.replace("127.0.0.1", "localhost")):
                 assert sender.send(Message(url, {}, b"{}")).result(SECONDS) == Ended(200)
@@ -168,3 +123,78 @@ def test_a_name_that_is_looked_up_for_long_holds_up_no_other_endpoint(monkeypatc
     finally:
         let_go.set()  # a thread that waited on would hold up the end of the process
         sender.close()
+
+
+@pytest.mark.parametrize("host", ["orders..example.com", "." + "a" * 64 + ".example.com", "a" * 64])
+def test_a_name_that_is_none_ends_like_one_that_is_not_known(sender: Sender, host: str) -> None:
+    ends = list[Ended]()
+    assert sender.send(Message(f"https://{host}/", {}, b"{}"), ends.append).result(SECONDS) == Ended(
+        None, "no connection"
+    )
+    assert ends == [Ended(None, "no connection")]
+
+
+def test_an_error_that_nobody_foresaw_is_the_messages_end_and_is_logged_once_without_its_text(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise LookupError("a text that may quote what was sent")
+
+    monkeypatch.setattr(sender_module.addresses, "literal", fails)
+    ends = list[Ended]()
+    with capture_logs() as lines:
+        for _ in range(2):
+            sender.send(Message("https://203.0.113.7/", {}, b"{}"), ends.append).result(SECONDS)
+    assert ends == [Ended(None, "could not be sent")] * 2
+    assert [(line["event"], line["error"]) for line in lines] == [("message_could_not_be_sent", "LookupError")]
+    assert "quote" not in str(lines)
+
+
+def test_an_error_that_nobody_foresaw_after_the_status_changes_nothing(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(sender_module, "_read_some", fails)
+    assert send(sender, answer("410 Gone"))[0] == Ended(410)
+
+
+def serve_and_stay(connection: socket.socket) -> None:
+    connection.sendall(answer("200 OK", body=b"{}", stays=True))
+
+
+def send_two(endpoint: Endpoint) -> list[Ended]:
+    message = Message(endpoint.url, {}, b"{}")
+    with closing(Sender(call_seconds=SECONDS)) as sender:
+        return [sender.send(message).result(SECONDS) for _ in range(2)]
+
+
+def test_messages_in_a_burst_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "KEEPALIVE_SECONDS", SECONDS)
+    with closing(Endpoint(serve_and_stay)) as endpoint:
+        assert send_two(endpoint) == [Ended(200)] * 2
+        assert (len(endpoint.requests), endpoint.connections) == (2, 1)
+
+
+def test_a_connection_that_idled_for_as_long_as_servers_keep_one_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert KEEPALIVE_SECONDS < 2.0  # gunicorn's, the shortest of the common servers'
+    monkeypatch.setattr(sender_module, "KEEPALIVE_SECONDS", 0.0)
+    with closing(Endpoint(serve_and_stay)) as endpoint:
+        assert send_two(endpoint) == [Ended(200)] * 2
+        assert (len(endpoint.requests), endpoint.connections) == (2, 2)
+
+
+def test_a_connection_that_its_server_has_closed_without_a_word_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sender_module, "KEEPALIVE_SECONDS", SECONDS)
+    with closing(Endpoint(says(answer("200 OK", body=b"{}", stays=True)))) as endpoint:
+        message = Message(endpoint.url, {}, b"{}")
+        with closing(Sender(call_seconds=SECONDS)) as sender:
+            for number in (1, 2):
+                assert sender.send(message).result(SECONDS) == Ended(200)
+                until(lambda wanted=number: endpoint.closed == wanted, "the server closes the connection")
+        assert endpoint.connections == 2

@@ -219,7 +219,7 @@ LOCKS = {
 }
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "build"])
+@pytest.mark.parametrize("lock", [*LOCKS, "build", "installer"])
 def test_a_lock_file_pins_by_hash_and_names_no_place(lock: str) -> None:
     content = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
     assert re.search(r"://|file:|^-| @ ", content, re.MULTILINE) is None

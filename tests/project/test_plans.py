@@ -20,13 +20,14 @@ from cardsync.core.call_budget import LANES
 from cardsync.core.expiry import month_ends
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.store import brake, calendar, claims, customers, freshness, lifecycle, schedule
+from cardsync.store.deliveries import batches, endpoints
 from cardsync.store.ops import resyncs
 
 CUSTOMERS: Final = 1_000_000
 # A page is 8 kB: a few descents of an index and the rows they lead to, where all customers are over ten thousand pages.
 PAGES_MAX: Final = 1_000
-BIG_TABLES: Final = {"customers", "cards", "agreements"}
-FILLED: Final = ("customers", "cards", "agreements", "known_agreements")
+BIG_TABLES: Final = {"customers", "cards", "agreements", "card_changes"}
+FILLED: Final = ("customers", "cards", "agreements", "known_agreements", "card_changes", "endpoints")
 CARDS: Final = 250_000
 TODAY: Final = dt.datetime.now(dt.UTC).date()
 
@@ -70,6 +71,17 @@ _FILL_AGREEMENTS: Final = """
     INSERT INTO cardsync.agreements (environment, agreement_id, card_id, since_no, card_good_until)
     SELECT 'production', 'agreement-' || c.customer, c.card_id, 1, c.expires_on
     FROM cardsync.cards AS c WHERE c.customer % 50 = 0 AND c.customer % 5000 <> 0
+"""
+
+
+# A change of each card, and an endpoint that has got none of them. The numbers leap, as after a restore.
+BEHIND: Final = uuid.UUID(int=7)
+_FILL_CHANGES: Final = f"""
+    INSERT INTO cardsync.card_changes (seq, card_id, customer, change, fields, cause)
+    SELECT row_number() OVER (ORDER BY customer) + 1000000, card_id, customer, 'added', '{{}}', 'hint' FROM cardsync.cards;
+    UPDATE cardsync.feed_head SET seq = 1000000 + {CARDS};
+    INSERT INTO cardsync.endpoints (endpoint_id, name, url, kind, secret, cursor_seq)
+    VALUES ('{BEHIND}', 'behind', 'https://orders.example/', 'changes', 'encrypted', 0)
 """
 
 
@@ -124,6 +136,24 @@ QUERIES: Final = {
         frozenset({"cards_expiry", "customers_pkey"}),
         sorts=1,  # the heads of at most thirteen days
     ),
+    "a page of changes": Query(
+        batches._CHANGES,
+        {"after": 1_100_000, "last": 2**63 - 1, "limit": 100},
+        frozenset({"card_changes_pkey", "customers_pkey", "feed_epochs_pkey"}),
+    ),
+    "a page of a consumer in SQL": Query(
+        text("SELECT * FROM registry.card_changes WHERE seq > 0 ORDER BY seq LIMIT 100"),
+        {},
+        frozenset({"card_changes_pkey", "customers_pkey", "feed_epochs_pkey"}),
+    ),
+    "claim a batch of changes": Query(
+        batches._CLAIM,
+        {"endpoint_id": BEHIND, "batch": 100, "seconds": 30.0},
+        frozenset({"card_changes_pkey", "customers_pkey"}),
+    ),
+    "how far endpoints are behind": Query(
+        endpoints._LAGS, {}, frozenset({"card_changes_pkey", "customers_pkey", "deliveries_waiting"}), sorts=1
+    ),
     "take a ticket": Query(customers._TAKE, {"customers": [201], "lease_seconds": 15.0}, frozenset({"customers_pkey"})),
     "take tickets and count their calls": Query(
         claims._TAKE_AND_COUNT,
@@ -164,6 +194,8 @@ def _fill(engine: Engine) -> None:
         for statement in _FILL_AGREEMENTS.split(";"):
             connection.execute(text(statement))
         connection.execute(text("ALTER TABLE cardsync.agreements ENABLE TRIGGER USER"))
+        for statement in _FILL_CHANGES.split(";"):
+            connection.execute(text(statement))
         connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
         for index in indexes:
             connection.execute(text(index.definition))

@@ -16,6 +16,7 @@ from cardsync.cli.simulator import simulator as command
 from cardsync.dev.simulator import Knobs
 from cardsync.dev.simulator.control import _ACTIONS, Controls, blueprint
 from cardsync.dev.simulator.handlers import Address, Handlers
+from cardsync.dev.simulator.payloads import STATES
 from tests.simulator.peers import SECONDS, Ottu, Receiver
 
 OWNER = ("sandbox", "customer 1")
@@ -56,6 +57,26 @@ def test_the_state_of_a_verify_and_what_it_says_of_the_agreement_can_be_chosen(s
     agreed(simulator).delivery.result(timeout=SECONDS)
     (event,) = came(receiver)
     assert (event["state"], event["agreement"]) == ("verified", {"id": "A"})
+
+
+@pytest.mark.parametrize("result", ["failed", "canceled", "error", "pending"])
+def test_a_first_payment_that_does_not_succeed_is_notified_with_its_agreement_and_makes_none(started, receiver, result):
+    simulator = started(webhook_url=receiver.url)
+    visit = agreed(simulator, result=result)
+    visit.delivery.result(timeout=SECONDS)
+    (event,) = came(receiver)
+    assert (event["result"], event["agreement"]["id"], event["token"]["agreements"]) == (result, "A", [])
+    assert event["state"] == STATES[result]
+    assert simulator.world.agreement_card("sandbox", "A") is None
+
+
+def test_a_failed_first_payment_that_turns_out_to_be_paid_makes_the_agreement(started, receiver):
+    simulator = started(webhook_url=receiver.url)
+    visit = agreed(simulator, result="failed")
+    visit.delivery.result(timeout=SECONDS)
+    simulator.checkout().inquire(visit).delivery.result(timeout=SECONDS)
+    assert [event["result"] for event in came(receiver)] == ["failed", "success"]
+    assert simulator.world.agreement_card("sandbox", "A").token == visit.card.token
 
 
 def test_a_term_that_no_agreement_has_is_refused_and_changes_nothing(simulator):

@@ -43,6 +43,7 @@ def test_every_habit_occurs():
         "was refused to delete a locked card",
         "agreed to auto-debit",
         "moved an agreement to a card",
+        "was declined for auto-debit",
         "was charged by agreement",
         "was inquired about",
         "got a refund",

@@ -46,6 +46,9 @@ def test_a_cheap_function_of_a_chargers_is_shown_no_token_of_a_card_that_is_hidd
     assert HIDDEN not in seen
 
 
+NO_ROW_HIDDEN = {"card_changes"}  # its WHERE finds a change's epoch; as a barrier it would be read whole for each page
+
+
 def test_every_view_that_filters_is_a_barrier(engine: Engine) -> None:
     filtering = text("""
         SELECT c.relname, coalesce('security_barrier=true' = ANY(c.reloptions), false) AS is_barrier
@@ -55,4 +58,4 @@ def test_every_view_that_filters_is_a_barrier(engine: Engine) -> None:
     with engine.connect() as connection:
         found = {row.relname: row.is_barrier for row in connection.execute(filtering)}
     assert {"card_tokens", "active_cards", "agreement_cards"} <= set(found)
-    assert [view for view, is_barrier in found.items() if not is_barrier] == []
+    assert [view for view, is_barrier in found.items() if is_barrier is (view in NO_ROW_HIDDEN)] == []

@@ -31,11 +31,15 @@ def given(engine: Engine, *rows: WaitingRow) -> list[Any]:
 
 
 def test_rows_come_back_in_their_order_with_the_ids_of_their_bodies(engine: Engine) -> None:
-    rows = [replace(ROW, body_hash=body_hash(str(n).encode()), reference_number=f"é {n}") for n in range(20)]
+    rows = [
+        replace(ROW, body_hash=body_hash(str(n).encode()), reference_number=f"é {n}", order_no=f"o {n}")
+        for n in range(20)
+    ]
     found = given(engine, *rows)
     assert [bytes(row.hash) for row in found] == [row.body_hash for row in rows]
     assert [row.event_id for row in found] == [row.event_id for row in rows]
     assert [row.reference_number for row in found] == [row.reference_number for row in rows]
+    assert [row.order_no for row in found] == [row.order_no for row in rows]
 
 
 def test_one_payment_is_known_again_in_another_body_and_no_other_one_is(engine: Engine) -> None:

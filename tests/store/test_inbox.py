@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from typing import Any
 
@@ -110,3 +111,12 @@ def test_reading_waits_for_no_writer(engine: Engine) -> None:
     with engine.begin() as holder, engine.connect() as reader:
         holder.execute(text("SELECT 1 FROM cardsync.events FOR UPDATE"))
         assert inbox.show(reader, event) is not None
+
+
+def test_an_error_of_any_length_can_be_written_down(engine: Engine) -> None:
+    """Failed notifications are indexed by their error, and an index takes no row of more than some 2,700 bytes."""
+    event = EventFactory().event_id
+    with engine.begin() as connection:
+        for _ in range(inbox.MAX_ATTEMPTS):
+            inbox.postpone(connection, event, error=secrets.token_hex(4_000), wait_seconds=0.0, counted=True)
+    assert status(engine, event) == "failed"

@@ -146,6 +146,30 @@ def test_an_agreement_that_is_over_is_not_at_risk(engine: Engine, today: dt.date
     assert risks(engine) == []
 
 
+def test_an_agreement_whose_last_cycle_is_over_is_not_at_risk_unless_billing_told_of_a_later_charge(
+    engine: Engine, today: dt.date
+) -> None:
+    being_deleted = card(today + dt.timedelta(days=400))
+    agreement(engine, "A", card(today))
+    agreement(engine, "B", card(today))
+    agreement(engine, "C", being_deleted)
+    change(engine, "DELETE FROM cardsync.agreements WHERE agreement_id = 'B'")
+    change(engine, "SELECT cardsync.request_deletion(:id, 'test', NULL, 'key', NULL, false)", id=being_deleted)
+    all_of_them = [("A", "expiring"), ("B", "no_card"), ("C", "deleting")]
+    terms = (
+        "UPDATE cardsync.known_agreements SET starts_on = (now() AT TIME ZONE 'UTC')::date - 21,"
+        " cycle_months = 0, cycle_days = 7, total_cycles = :cycles, told_next_at = NULL"
+    )
+    for cycles in (None, 3, 100_000):  # the third is today; a day is left for it to come
+        change(engine, terms, cycles=cycles)
+        assert risks(engine) == all_of_them
+    change(engine, terms, cycles=2)
+    assert risks(engine) == []
+    told = "UPDATE cardsync.known_agreements SET told_next_at = now() + interval '1 hour', expires_on = :day"
+    change(engine, told, day=today - dt.timedelta(days=1))
+    assert risks(engine) == all_of_them
+
+
 def test_pages_of_agreements_at_risk_go_on_after_the_last_one(engine: Engine, today: dt.date) -> None:
     for name in ("C", "A", "D", "B"):
         agreement(engine, name, card(today))

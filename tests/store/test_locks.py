@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent import futures
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -14,9 +15,11 @@ from cardsync import db, metrics
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.store import locks, schedule
 from cardsync.stories.audit import AuditPolicy, audit
-from cardsync.stories.sweep import SweepPolicy, sweep
+from cardsync.stories.sweep import TRIES_IN_VAIN, SweepPolicy, sweep
 from tests import factories
+from tests.e2e.standby import set_and_reload
 from tests.logins import ProcessLogins
+from tests.waiting import WAIT_SECONDS
 from workers.leader import Leadership
 
 ONE, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
@@ -149,7 +152,7 @@ def test_a_clock_that_is_set_back_leaves_no_lease_that_stands_for_an_hour(engine
         assert locks.lease(connection, "leader", OTHER, lease_seconds=3)
 
 
-def test_a_sweep_that_cannot_have_the_lock_for_half_a_minute_is_told_once(
+def test_a_sweep_that_cannot_have_the_lock_for_half_a_minute_is_told_once_and_once_that_it_is_over(
     engine: Engine, worker_engine: Engine
 ) -> None:
     before = metrics.LOCK_WAITS.labels("sweep")._value.get()
@@ -162,7 +165,62 @@ def test_a_sweep_that_cannot_have_the_lock_for_half_a_minute_is_told_once(
         assert lines == []
         with engine.begin() as connection:
             connection.execute(text("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '31 seconds'"))
+        for _ in range(TRIES_IN_VAIN + 1):
+            sweep(worker_engine, POLICY, fraction=0.0)
+        assert [line["event"] for line in lines] == ["sweep_lock_is_not_free"]
+        blocker.rollback()
         sweep(worker_engine, POLICY, fraction=0.0)
-        sweep(worker_engine, POLICY, fraction=0.0)
-    assert [line["event"] for line in lines] == ["sweep_lock_is_not_free"]
+    assert [(line["event"], line["log_level"], line.get("repeated")) for line in lines] == [
+        ("sweep_lock_is_not_free", "error", None),
+        ("sweep_lock_is_not_free_ended", "warning", 1),
+    ]
     assert metrics.LOCK_WAITS.labels("sweep")._value.get() == before + 1
+
+
+def test_a_standstill_is_over_too_once_another_process_sweeps(engine: Engine, worker_engine: Engine) -> None:
+    swept = "UPDATE cardsync.gate SET swept_at = clock_timestamp() - make_interval(secs => :seconds)"
+    with engine.begin() as connection:
+        connection.execute(text(swept), {"seconds": 31})
+    with engine.begin() as blocker, capture_logs() as lines:
+        blocker.execute(text("SELECT 1 FROM cardsync.locks FOR UPDATE"))
+        for _ in range(TRIES_IN_VAIN):
+            sweep(worker_engine, POLICY, fraction=0.0)
+        with engine.begin() as connection:
+            connection.execute(text(swept), {"seconds": 0})
+        sweep(worker_engine, POLICY, fraction=0.0)
+    assert [line["event"] for line in lines] == ["sweep_lock_is_not_free", "sweep_lock_is_not_free_ended"]
+
+
+def test_after_an_outage_the_sweep_of_another_process_that_comes_first_is_no_standstill(
+    engine: Engine, worker_engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE cardsync.gate SET swept_at = clock_timestamp() - interval '10 minutes'"))
+    before = metrics.LOCK_WAITS.labels("sweep")._value.get()
+    with capture_logs() as lines:
+        with engine.begin() as other:
+            other.execute(text("SELECT 1 FROM cardsync.locks FOR UPDATE"))
+            sweep(worker_engine, POLICY, fraction=0.0)
+        sweep(worker_engine, POLICY, fraction=0.0)
+    assert lines == []
+    assert metrics.LOCK_WAITS.labels("sweep")._value.get() == before
+
+
+def test_no_lease_waits_for_a_standby_that_is_away(database_url: str, postgres: EmbeddedPostgres) -> None:
+    engine = db.make_engine(database_url, autocommit=True)
+    beat = Leadership(engine)
+
+    def leads_and_gives_back() -> bool:
+        leads = beat.holds()
+        beat.release()
+        return leads
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        set_and_reload(postgres, synchronous_standby_names="absent")
+        try:
+            assert pool.submit(leads_and_gives_back).result(WAIT_SECONDS)
+        finally:
+            set_and_reload(postgres, synchronous_standby_names="")
+    engine.dispose()

@@ -16,8 +16,11 @@ from cardsync.core.kept_bodies import KeptBody
 from cardsync.core.spool_format import WaitingRow
 from cardsync.db import driver_cursor, make_engine, once_more_if_the_connection_was_dead
 from cardsync.store.given_rows import as_parameter
-from cardsync.store.intake import Stored, store_rows
+from cardsync.store.intake import PIECE_BYTES, Stored, store_rows
 from cardsync.store.new_bodies import store_new
+from cardsync.stories import endpoints
+from cardsync.stories.endpoints import NewEndpoint
+from tests.factories import RING
 from tests.waiting import WAIT_SECONDS, until
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -82,11 +85,35 @@ def test_known_bodies_and_known_signatures_are_left_out_and_their_neighbours_are
         new("other", signature_hash=None),
         new("other", kept=KeptBody(None, "sealed")),
     ],
-    ids=["same body", "same signature", "no signature", "kept body"],
+    ids=["same body", "same signature", "no signature", "only one kept body"],
 )
 def test_rows_that_need_the_long_way_are_not_tried(ingest_engine: Engine, engine: Engine, beside: WaitingRow) -> None:
     assert store(ingest_engine, [new("one"), beside]) == {}
     assert counted(engine, "events") == counted(engine, "signatures") == 0
+
+
+def test_each_new_body_is_kept_under_its_own_id_and_a_known_one_is_left_to_the_long_way(
+    ingest_engine: Engine, engine: Engine
+) -> None:
+    endpoints.add(engine, NewEndpoint("orders", "https://orders.example.test/hook", "notifications"), RING)
+    known = new("known")
+    store(ingest_engine, [known])
+    fresh = [new(f"body {n}", kept=KeptBody("application/json", f"sealed {n}")) for n in range(20)]
+    assert store(ingest_engine, [*fresh, replace(known, kept=KeptBody(None, "sealed"))]).keys() == {
+        row.body_hash for row in fresh
+    }
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT event_id, signature_hash, body FROM cardsync.kept_bodies"))
+        assert {(row.event_id, bytes(row.signature_hash), row.body) for row in kept} == {
+            (row.event_id, row.signature_hash, row.kept.body) for row in fresh if row.kept
+        }
+    assert counted(engine, "deliveries") == 20
+
+
+def test_bodies_that_are_large_together_go_the_long_way_in_pieces(ingest_engine: Engine, engine: Engine) -> None:
+    large = KeptBody(None, "x" * (PIECE_BYTES // 2 + 1))
+    assert store(ingest_engine, [new("one", kept=large), new("other", kept=large)]) == {}
+    assert counted(engine, "events") == 0
 
 
 def test_a_known_body_whose_signature_was_forgotten_is_found_by_the_long_way(

@@ -28,14 +28,16 @@ def hint(days: float, **given: Any) -> Any:
 
 
 def test_content_goes_and_the_hashes_stay(engine: Engine) -> None:
-    hint(31, settled=True, session_id="s", reference_number="r", result="success", signature_hash=bytes(32))
+    hint(
+        31, settled=True, session_id="s", reference_number="r", order_no="o", result="success", signature_hash=bytes(32)
+    )
     hint(29)
     assert forget(engine, "content") == 1
     row = one(
         engine,
-        "SELECT customer_id, session_id, reference_number, result FROM cardsync.events WHERE shed_at IS NOT NULL",
+        "SELECT customer_id, session_id, reference_number, order_no, result FROM cardsync.events WHERE shed_at IS NOT NULL",
     )
-    assert row == (None, None, None, None)
+    assert row == (None, None, None, None, None)
     kept = one(engine, "SELECT body_hash, signature_hash, key_id FROM cardsync.events WHERE shed_at IS NOT NULL")
     assert None not in kept
     assert forget(engine, "content") == 0

@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from cardsync.core.cards import ListedCard
 from cardsync.errors import InvalidAnswer, OttuUnavailable
-from cardsync.stories.ask_agreement import AskAgreementPolicy, Outcome, ask_agreements
+from cardsync.stories.ask_agreement import Outcome, ask_agreements
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from tests.factories import SECRET
 from tests.stories.shop import Shop, listed
 from tests.stories.test_known_agreements import first_payment
@@ -44,7 +45,7 @@ def about() -> AboutAgreements:
 
 
 def ask(worker: Engine, about: AboutAgreements) -> list[Outcome]:
-    policy = AskAgreementPolicy(SECRET, daily_calls=1_000, call_seconds=10.0)
+    policy = FilteredListPolicy(SECRET, daily_calls=1_000, call_seconds=10.0)
     return ask_agreements(worker, about, policy, jitter=0.5)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,8 @@ from cardsync.core.cards import ListedCard
 from cardsync.errors import OttuUnavailable
 from cardsync.ottu import CardList
 from cardsync.store import gateway_asks
-from cardsync.stories.ask_gateway import AskGatewayPolicy, Outcome, ask_gateway, claim_gateways
+from cardsync.stories.ask_gateway import Outcome, ask_gateway, claim_gateways
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from tests.factories import SECRET
 from tests.stories.shop import Shop, listed
 
@@ -66,7 +67,7 @@ def ask(shop: Shop, about: AboutGateways, customer: int, pg_code: str = "one") -
     since = shop.execute("SELECT clock_timestamp() AS now")[0].now
     with shop.web.begin() as connection:
         assert gateway_asks.want(connection, customer, pg_code, since=since) == "asked"
-    policy = AskGatewayPolicy(SECRET, daily_calls=1_000, call_seconds=10.0)
+    policy = FilteredListPolicy(SECRET, daily_calls=1_000, call_seconds=10.0)
     tickets = claim_gateways(shop.worker, policy, limit=5)
     return [ask_gateway(shop.worker, about, ticket, policy, jitter=0.5) for ticket in tickets]  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ import threading
 import uuid
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 
 from cardsync.core.deletion import LOOKS_AFTER_CALL_SECONDS
@@ -17,6 +18,7 @@ from cardsync.errors import (
     Refused,
 )
 from cardsync.store.deletions import requests
+from tests.clocks import host_off_by
 from tests.stories.deleting import (
     T1,
     T2,
@@ -69,6 +71,21 @@ def test_asking_again_while_it_is_under_way_gives_the_same_deletion(shop: Deleti
     assert shop.show(first).when_unlocked
     shop.delete(first)
     assert shop.ask(card) == first
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_how_long_a_deletion_took_is_told_by_the_databases_clock(shop: DeletingShop, minutes: int) -> None:
+    def seconds() -> float:
+        return REGISTRY.get_sample_value("cardsync_deletion_proved_seconds_sum") or 0.0
+
+    (card,) = shop.stock(T1)
+    asked = shop.ask(card)
+    shop.execute("UPDATE cardsync.deletions SET tried_since = tried_since - interval '7 seconds'")
+    before = seconds()
+    with host_off_by(minutes):
+        shop.work()
+    assert shop.show(asked).status == "done"
+    assert 7 <= seconds() - before < 300
 
 
 def test_a_key_gives_the_same_deletion_also_after_its_end(shop: DeletingShop) -> None:

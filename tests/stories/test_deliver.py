@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +16,14 @@ from cardsync.core.delivery import BATCH, FAILED_IN_A_ROW, LAST_TRY_SECONDS, UND
 from cardsync.outgoing import Sender
 from cardsync.store import feed
 from cardsync.store.deliveries import bodies, endpoints, listing
+from cardsync.stories import deliver as delivering
 from cardsync.stories import endpoints as story
 from cardsync.stories.deliver import Courier
 from cardsync.stories.endpoints import NewEndpoint
 from cardsync.stories.receive import examine, store
+from cardsync.stories.try_endpoint import try_endpoint
 from tests import payloads
+from tests.clocks import host_off_by
 from tests.factories import RING
 from tests.receivers import Answer, Receiver
 from tests.stories.shop import KEYS, Shop
@@ -97,6 +101,24 @@ def endpoint(shop: Shop, name: str = "orders") -> Any:
         return endpoints.show(connection, name)
 
 
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_messages_are_dated_by_the_databases_clock_whatever_the_hosts_says(
+    shop: Shop, worker_engine: Engine, sender: Sender, receiver: Receiver, other: Receiver, minutes: int
+) -> None:
+    with_card(shop)
+    add(shop, receiver)
+    add(shop, other, "feed", "changes", 0)
+    arrive(shop, 1)
+    with host_off_by(minutes):
+        deliver(Courier(worker_engine, RING, sender))
+        tried = try_endpoint(shop.worker, "orders", RING)
+    assert (receiver.refused, other.refused, tried.status) == ([], [], 200)
+    assert len(receiver.received) == 2
+    (batch,) = other.received
+    now = dt.datetime.now(dt.UTC)
+    assert abs(now - dt.datetime.fromisoformat(batch.content["timestamp"])) < dt.timedelta(minutes=5)
+
+
 def test_each_notification_arrives_byte_for_byte_signed_under_its_event_id(
     shop: Shop, courier: Courier, receiver: Receiver
 ) -> None:
@@ -131,6 +153,52 @@ def test_one_body_that_is_refused_and_one_that_hangs_hold_up_no_other(
     deliver(courier)
     assert statuses(shop) == ["done"] * 40
     assert endpoint(shop).circuit_open_since is None
+
+
+@pytest.mark.parametrize(("status", "becomes"), [(200, ("done", "enabled")), (410, ("pending", "disabled"))])
+def test_a_status_counts_though_the_answers_body_never_ends(
+    shop: Shop, courier: Courier, receiver: Receiver, status: int, becomes: tuple[str, str]
+) -> None:
+    receiver.answer = lambda _: Answer(status, {"Content-Length": "5"}, b"{")
+    add(shop, receiver)
+    arrive(shop, 1)
+    until(lambda: (courier.turn(), courier.under_way)[1] == 0 and receiver.received, "the message ends")
+    assert (*statuses(shop), endpoint(shop).status) == becomes
+    assert len(receiver.received) == 1
+
+
+def test_an_address_that_leads_nowhere_fails_by_itself_and_holds_no_place(
+    shop: Shop, courier: Courier, receiver: Receiver
+) -> None:
+    add(shop, receiver)
+    shop.execute("UPDATE cardsync.endpoints SET url = 'https://orders..example.com/'")  # of an older release
+    arrive(shop, 1)
+    until(
+        lambda: (courier.turn(), shop.execute("SELECT FROM cardsync.deliveries WHERE last_error IS NOT NULL"))[1],
+        "it ends",
+    )
+    (row,) = shop.execute("SELECT status, last_error FROM cardsync.deliveries")
+    assert (row.status, row.last_error, courier.under_way) == ("pending", "no connection", 0)
+
+
+def test_a_message_that_cannot_be_made_holds_up_no_other_and_no_place(
+    shop: Shop, courier: Courier, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(shop, receiver)
+    arrive(shop, 1, 2, 3)
+    (first, *others) = shop.execute("SELECT event_id FROM cardsync.events ORDER BY event_id")
+    make = delivering.opened_body
+
+    def fail_for_one(ring: KeyRing, event_id: uuid.UUID, body: bytes) -> bytes:
+        if event_id == first.event_id:
+            raise ZeroDivisionError
+        return make(ring, event_id, body)
+
+    monkeypatch.setattr(delivering, "opened_body", fail_for_one)
+    until(lambda: (courier.turn(), len(receiver.received))[1] == len(others), "the others arrive")
+    until(lambda: (courier.turn(), courier.under_way)[1] == 0, "no place is held")
+    (row,) = shop.execute("SELECT event_id, last_error FROM cardsync.deliveries WHERE status = 'pending'")
+    assert (row.event_id, row.last_error) == (first.event_id, "the message could not be made")
 
 
 def test_at_most_eight_are_under_way_to_one_endpoint_of_all_workers_together_and_none_waits_for_another_endpoint(

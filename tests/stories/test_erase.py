@@ -103,9 +103,16 @@ def personal(shop: Shop) -> list[Any]:
 def test_all_cards_are_deleted_and_proved_and_then_nothing_names_the_person(
     shop: Shop, engine: Engine, person: dict[str, Any]
 ) -> None:
-    EventFactory(customer_id=PERSON, status="failed", session_id="s" * 40, reference_number="r-1", agreement_id="agr-1")
+    EventFactory(
+        customer_id=PERSON,
+        status="failed",
+        session_id="s" * 40,
+        reference_number="r-1",
+        order_no="o-1",
+        agreement_id="agr-1",
+    )
     settled = {"status": "ignored", "ignored_because": "no card", "token": None, "facts": null()}
-    EventFactory(customer_id=PERSON, session_id="s" * 40, reference_number="r-2", **settled)
+    EventFactory(customer_id=PERSON, session_id="s" * 40, reference_number="r-2", order_no="o-2", **settled)
     bystander = make_card(CustomerFactory(), **PERSONAL)
     shop.execute(
         "INSERT INTO cardsync.gateway_asks (customer, pg_code) SELECT id, 'one' FROM cardsync.customers"
@@ -131,7 +138,14 @@ def test_all_cards_are_deleted_and_proved_and_then_nothing_names_the_person(
     events = shop.execute("SELECT * FROM cardsync.events WHERE customer_id = :id", id=PERSON)
     assert {e.status for e in events} == {"done", "ignored"}
     for event in events:
-        assert (event.token, event.facts, event.session_id, event.reference_number, event.agreement_id) == (None,) * 5
+        assert (
+            event.token,
+            event.facts,
+            event.session_id,
+            event.reference_number,
+            event.order_no,
+            event.agreement_id,
+        ) == (None,) * 6
     assert advance(shop) == []
 
 

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError
 from structlog.testing import capture_logs
 
 from cardsync.core.spool_format import write_record
+from cardsync.episodes import Episode
 from cardsync.settings import Settings
 from cardsync.spool import Record, Spool
 from cardsync.store import retention
 from cardsync.store.deletions import receipts, requests
 from cardsync.store.retention import STATEMENTS, WHATS, What
-from cardsync.stories.forget import ForgetPolicy, _batch, forget, forget_set_aside
+from cardsync.stories.forget import ForgetPolicy, forget, forget_set_aside
 from tests import payloads
 from tests.factories import CustomerFactory, EventFactory, make_card
 from tests.stories.shop import KEYS, Shop, listed, receive
@@ -382,18 +384,19 @@ def test_nothing_set_aside_asks_the_database_nothing(shop: Shop, spool: Spool) -
     assert forget_here(shop, spool) == 0
 
 
-def test_a_database_without_time_is_told_once_when_it_begins_and_once_when_it_ends(
+def test_a_database_without_time_is_told_once_when_it_begins_and_once_when_it_ends_whatever_is_put_off(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_time(*_: object, **__: object) -> int:
-        raise OperationalError("SELECT 1", {}, Exception())
+    def read_only(*_: object, **__: object) -> int:
+        raise InternalError("SELECT 1", {}, ReadOnlySqlTransaction())
 
     real = retention.forget
+    monkeypatch.setattr("cardsync.stories.forget._put_off", Episode("forgetting_put_off"))
     with capture_logs() as lines:
-        for answer in (no_time, no_time, real, real):
+        for answer in (read_only, read_only, real, real):
             monkeypatch.setattr(retention, "forget", answer)
-            _batch(engine, "audit", 400)
-    assert [(line["event"], line["what"]) for line in lines] == [
-        ("forgetting_put_off", "audit"),
-        ("forgetting_put_off_ended", "audit"),
+            forget(engine, ForgetPolicy({"given_up": 30, "audit": 400}))
+    assert [(line["event"], line.get("what"), line.get("why")) for line in lines] == [
+        ("forgetting_put_off", ["given_up", "audit"], "read-only"),
+        ("forgetting_put_off_ended", None, None),
     ]

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from cardsync import db
 from cardsync.core.change_rate import BEFORE_A_CHARGE
+from cardsync.store import agreement_asks
 from cardsync.stories.note_charge import note_charge
 from tests import payloads
 from tests.stories.shop import KEYS, Shop, listed, receive
@@ -15,11 +17,13 @@ from tests.stories.shop import KEYS, Shop, listed, receive
 TOKEN = "9999000000000001"
 
 
-def first_payment(shop: Shop, agreement_id: str = "A", *, n: int = 1, **said: Any) -> list[int]:
-    """The customer-present payment of an agreement is notified and processed."""
+def first_payment(
+    shop: Shop, agreement_id: str = "A", *, n: int = 1, outcome: dict[str, Any] | None = None, **said: Any
+) -> list[int]:
+    """The customer-present payment of an agreement is notified and processed; ``outcome``: its result and state."""
     agreement = {"id": agreement_id, **said}
-    body = payloads.auto_debit(agreement=agreement, order_no=f"order-{n}", session_id=f"{n:040x}")
-    return shop.process(receive(shop.ingest, payloads.signed(body), KEYS))
+    more = {"order_no": f"order-{n}", "session_id": f"{n:040x}", **(outcome or {})}
+    return shop.process(receive(shop.ingest, payloads.signed(payloads.auto_debit(agreement=agreement, **more)), KEYS))
 
 
 def shown(shop: Shop, agreement_id: str = "A") -> Any:
@@ -81,7 +85,9 @@ def test_a_cycle_that_changes_before_a_charge_that_was_told_counts_from_that_cha
     first_payment(shop, n=1, cycle_interval_days=1)
     told = shop.execute("SELECT clock_timestamp() + interval '9 days' AS at")[0].at
     with shop.web.begin() as connection:
-        note_charge(connection, "sandbox", "A", charged_at=None, next_charge_at=told, lists=True)
+        note_charge(
+            connection, "sandbox", "A", charged_at=None, next_charge_at=told, lists=True, now=db.moment(connection)
+        )
     first_payment(shop, n=2, cycle_interval_days=7)
     assert shown(shop).next_charge_at == told
     shop.execute("UPDATE cardsync.known_agreements SET expected_at = expected_at - interval '10 days'")  # it is over
@@ -105,6 +111,90 @@ def test_an_agreement_that_no_list_shows_is_at_risk_after_a_while(shop: Shop) ->
         "UPDATE cardsync.known_agreements SET without_card_since = without_card_since - interval '121 seconds'"
     )
     assert [tuple(row) for row in shop.execute(risks)] == [("A", "no_card")]
+
+
+FAILED: list[dict[str, Any]] = [
+    {"result": "failed", "state": "failed"},
+    {"result": "canceled", "state": "canceled"},
+    {"result": "error", "state": "attempted"},
+    {"result": "pending", "state": "pending"},
+    {"result": ..., "state": "expired"},
+]
+OPEN: list[dict[str, Any]] = [{"result": ..., "state": ...}, {"result": "verified", "state": "of tomorrow"}]
+
+
+def age(shop: Shop) -> None:
+    """Let the time be over in which a list may lack what a notification named."""
+    shop.execute(
+        "UPDATE cardsync.known_agreements SET without_card_since = without_card_since - interval '121 seconds'"
+    )
+
+
+@pytest.mark.parametrize("outcome", FAILED, ids=str)
+def test_a_first_payment_that_did_not_succeed_makes_no_agreement(shop: Shop, outcome: dict[str, Any]) -> None:
+    shop.ottu.cards = listed(TOKEN)
+    (customer,) = first_payment(shop, outcome=outcome, frequency="weekly")  # its card is looked at all the same
+    shop.reconcile(customer)
+    age(shop)
+    for table in ("registry.agreements", "registry.agreements_at_risk", "cardsync.known_agreements"):
+        assert shop.execute(f"SELECT agreement_id FROM {table}") == []
+
+
+@pytest.mark.parametrize("outcome", FAILED, ids=str)
+def test_a_payment_that_did_not_succeed_changes_nothing_of_an_agreement(shop: Shop, outcome: dict[str, Any]) -> None:
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))
+    (customer,) = first_payment(shop, cycle_interval_days=10, total_cycles=12)
+    shop.reconcile(customer)
+    kept = "SELECT charges, heard_no, due_at, without_card_since, expected_at FROM cardsync.known_agreements"
+    before = (tuple(shown(shop)), shop.execute(kept))
+    first_payment(shop, n=2, outcome=outcome, cycle_interval_days=1, total_cycles=2)
+    shop.reconcile(customer)
+    assert (tuple(shown(shop)), shop.execute(kept)) == before
+
+
+def test_a_failed_first_payment_that_is_paid_later_makes_the_agreement(shop: Shop) -> None:
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))
+    first_payment(shop, outcome={"result": "failed", "state": "failed"}, cycle_interval_days=10)
+    (customer,) = first_payment(shop, cycle_interval_days=10)  # the same payment: an inquiry found that it was paid
+    shop.reconcile(customer)
+    assert (shown(shop).cycle_interval_days, shown(shop).card_id is None) == (10, False)
+
+
+@pytest.mark.parametrize("outcome", OPEN, ids=str)
+def test_an_agreement_whose_payment_ended_in_no_known_words_is_known_and_at_risk_only_once_it_had_a_card(
+    shop: Shop, outcome: dict[str, Any]
+) -> None:
+    shop.ottu.cards = listed(TOKEN)
+    (customer,) = first_payment(shop, outcome=outcome, cycle_interval_days=10)
+    shop.reconcile(customer)
+    age(shop)
+    risks = "SELECT agreement_id, reason FROM registry.agreements_at_risk"
+    assert (shown(shop).cycle_interval_days, shop.execute(risks)) == (10, [])
+    shop.ottu.cards = listed(TOKEN, agreements=("A",))  # Ottu's word: it exists
+    shop.reconcile(customer, lane="sweep")
+    shop.ottu.cards = listed(TOKEN)
+    shop.reconcile(customer, lane="sweep")
+    assert [tuple(row) for row in shop.execute(risks)] == [("A", "no_card")]
+
+
+@pytest.mark.parametrize("first", ["reader", "open"])
+def test_an_agreement_that_a_successful_payment_names_is_at_risk_without_a_card_whatever_named_it_before(
+    shop: Shop, first: str
+) -> None:
+    shop.ottu.cards = listed(TOKEN)
+    (customer,) = shop.hint(session_id="f" * 40)
+    if first == "reader":
+        with shop.web.begin() as connection:
+            agreement_asks.meet(connection, "sandbox", "A", customer)
+    else:
+        first_payment(shop, n=1, outcome=OPEN[0])
+    first_payment(shop, n=2)
+    first_payment(shop, n=3, outcome=OPEN[0])
+    shop.reconcile(customer)
+    age(shop)
+    assert [tuple(r) for r in shop.execute("SELECT agreement_id, reason FROM registry.agreements_at_risk")] == [
+        ("A", "no_card")
+    ]
 
 
 def test_a_repeat_says_nothing_of_agreements(shop: Shop) -> None:

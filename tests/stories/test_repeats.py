@@ -75,6 +75,14 @@ def test_a_repeat_is_looked_at_a_minute_after_the_last_look_in_a_lane_of_its_own
     assert shop.ottu.calls == 2
 
 
+def test_all_bodies_with_one_signature_keep_the_order_that_they_name(shop: Shop) -> None:
+    believed(shop)
+    for number in range(3):  # the first repeat has a row of its own, and each later one takes its place
+        replay(shop, "victim", f"999900000000000{number + 2}")
+    rows = shop.execute("SELECT order_no, repeated FROM cardsync.events ORDER BY repeated")
+    assert [tuple(row) for row in rows] == [(GENUINE["order_no"], False), (GENUINE["order_no"], True)]
+
+
 def test_a_repeat_during_a_call_causes_no_second_one_at_once(shop: Shop) -> None:
     customer = believed(shop)
     later(shop, APART_SECONDS)

@@ -13,7 +13,8 @@ from werkzeug.test import TestResponse
 
 from cardsync.core.cards import CardFacts, ListedCard, Token
 from cardsync.stories import refresh_agreement
-from cardsync.stories.ask_agreement import AskAgreementPolicy, ask_agreements
+from cardsync.stories.ask_agreement import ask_agreements
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from tests.stories.test_ask_agreement import AboutAgreements
 from tests.web.rows import KEY, add_card
 
@@ -32,7 +33,7 @@ def patient_readers(monkeypatch: pytest.MonkeyPatch) -> None:
 def worker(engine: Engine, about: AboutAgreements) -> Iterator[None]:
     """A worker that asks about what is due, as its tick does."""
     stopping = threading.Event()
-    policy = AskAgreementPolicy(KEY, daily_calls=1_000, call_seconds=10.0)
+    policy = FilteredListPolicy(KEY, daily_calls=1_000, call_seconds=10.0)
 
     def run() -> None:
         while not stopping.wait(0.02):

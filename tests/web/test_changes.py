@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,8 @@ from cardsync.store.access import keys
 from cardsync.stories.begin_epoch import begin_epoch
 from cardsync.web.api.change_schemas import CardChange
 from cardsync.web.long_polls import LongPolls
-from tests.waiting import until
+from cardsync.web.services import Services
+from tests.waiting import WAIT_SECONDS, until
 from tests.web.rows import add_card
 from tests.web.served import Served
 
@@ -98,6 +100,54 @@ def test_beyond_its_places_a_wait_is_refused_and_a_question_is_answered(
     assert Client(served).get("/v1/changes?after=0", headers=headers).status_code == 200
     add_card(engine)
     assert Client(served).get("/v1/changes?after=0&wait=30", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("database", ["answers", "hangs"])
+def test_all_waits_end_once_the_process_is_told_to_stop(database: str) -> None:
+    told, asked, let_go = threading.Event(), threading.Event(), threading.Event()
+
+    def head() -> int:
+        asked.set()
+        if database == "hangs":
+            let_go.wait(WAIT_SECONDS)
+        return 0
+
+    async def wait_for_long() -> None:
+        polls = LongPolls(head, is_leaving=told.is_set)
+        waiting = [asyncio.create_task(polls.wait(0, 10 * WAIT_SECONDS)) for _ in range(3)]
+        await asyncio.to_thread(asked.wait, WAIT_SECONDS)
+        told.set()
+        await asyncio.wait_for(asyncio.gather(*waiting), WAIT_SECONDS)
+        let_go.set()
+        polls.close()
+
+    asyncio.run(wait_for_long())
+
+
+def test_no_wait_begins_in_a_process_that_was_told_to_stop(make_app: Callable[..., Flask], bearer: Bearer) -> None:
+    served, headers = Served(make_app()), bearer("cards:read")
+    served._dispatcher.is_leaving = lambda: True
+    refused = Client(served).get("/v1/changes?after=0&wait=30", headers=headers)
+    assert (refused.status_code, (refused.json or {})["code"]) == (503, "too_many_waiting")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert Client(served).get("/v1/changes?after=0", headers=headers).status_code == 200
+
+
+def test_a_wait_counts_once_against_its_keys_rate(make_app: Callable[..., Flask], engine: Engine) -> None:
+    key = keys.new_key()
+    with engine.begin() as connection:
+        keys.create(connection, "slow", keys.key_hash(key), ["cards:read"], terms=keys.Terms(requests_per_second=1))
+    served, counted = Served(make_app()), []
+    quotas = Services.of_app(served._dispatcher._app).key_quotas
+    lets_pass = quotas.lets_pass
+
+    def count(of: keys.ApiKey) -> bool:
+        counted.append(of.name)
+        return lets_pass(of)
+
+    quotas.lets_pass = count  # type: ignore[method-assign]
+    answer = Client(served).get("/v1/changes?after=0&wait=1", headers={"Authorization": f"Bearer {key}"})
+    assert (answer.status_code, counted) == (200, ["slow"])
 
 
 def test_who_may_not_ask_takes_no_place(make_app: Callable[..., Flask], bearer: Bearer) -> None:

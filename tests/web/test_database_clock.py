@@ -7,8 +7,8 @@ import datetime as dt
 from flask import Flask
 from sqlalchemy import Engine, text
 
+from cardsync.db.clock import DatabaseClock
 from cardsync.web import create_drainer
-from cardsync.web.ingest.database_clock import DatabaseClock
 from cardsync.web.ingest.endpoint import Endpoint
 from cardsync.web.services import Services
 from tests import payloads

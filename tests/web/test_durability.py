@@ -18,9 +18,9 @@ from werkzeug.test import Client
 
 from cardsync import db
 from cardsync.ciphers import KeyRing
+from cardsync.db.connection_watchdog import ConnectionWatchdog
 from cardsync.stories.receive import WebhookKeys, examine, write_to_spool
 from cardsync.web import create_drainer
-from cardsync.web.connection_watchdog import ConnectionWatchdog
 from cardsync.web.database_breaker import INGEST_CONNECTIONS, WRITE_SECONDS
 from cardsync.web.ingest import endpoint
 from cardsync.web.ingest.endpoint import PATH

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, text
 
 from cardsync.core.cards import CardFacts, ListedCard, Token
 from cardsync.stories import refresh, refresh_gateway
-from cardsync.stories.ask_gateway import AskGatewayPolicy, ask_gateway, claim_gateways
+from cardsync.stories.ask_gateway import ask_gateway, claim_gateways
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from tests.stories.test_ask_gateway import AboutGateways
 from tests.web.conftest import NotingBells
 from tests.web.rows import KEY, add_card, due, reconcile_now
@@ -35,7 +36,7 @@ def patient_readers(monkeypatch: pytest.MonkeyPatch) -> None:
 def worker(engine: Engine, about: AboutGateways) -> Iterator[None]:
     """A worker that asks about what is due: gateways, and complete lists, which change nothing."""
     stopping = threading.Event()
-    policy = AskGatewayPolicy(KEY, daily_calls=1_000, call_seconds=10.0)
+    policy = FilteredListPolicy(KEY, daily_calls=1_000, call_seconds=10.0)
 
     def run() -> None:
         while not stopping.wait(0.02):

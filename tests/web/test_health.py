@@ -237,7 +237,19 @@ def test_a_database_that_answers_and_takes_no_hint_is_told(
     client = Client(Served(app) if way_in == "served" else app)
     assert send(client, payloads.signed(payloads.save_card())) == 200
     status, word, checks = ready(app)
-    assert (status, word, checks["database"]) == (200, "degraded", "takes no hints at the moment")
+    assert (status, word, checks["database"]) == (200, "degraded", "takes no hints at the moment: connection refused")
+
+
+def test_a_server_that_was_restarted_is_ready_though_the_pool_keeps_a_connection_that_died_with_it(
+    make_app: Callable[..., Flask], engine: Engine, web_engine: Engine
+) -> None:
+    app = make_app(engine=web_engine)
+    with web_engine.connect() as connection:
+        session = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": session})
+    assert ready(app)[2]["database"] == "ok"
+    assert "cardsync_database_up 1.0" in app.test_client().get("/metrics").text
 
 
 def test_an_unmigrated_database_is_not_ready(make_app: Callable[..., Flask], database_url: str, engine: Engine) -> None:

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from cardsync.core.change_rate import BEFORE_A_CHARGE
 from cardsync.core.expiry import month_ends
+from tests.clocks import host_off_by
 from tests.web.conftest import NotingBells
 from tests.web.rows import add_card
 from tests.web.test_api import CARD_FIELDS
@@ -150,6 +151,24 @@ def test_a_charge_at_no_possible_time_is_refused(
 ) -> None:
     card_with_agreement(engine)
     assert tell(client, bearer("cards:reconcile"), **wrong).status_code == status
+
+
+@pytest.mark.parametrize("minutes", [-120, 120])
+def test_a_charges_time_is_bounded_and_noted_by_the_databases_clock(
+    client: FlaskClient, engine: Engine, bearer: Bearer, minutes: int
+) -> None:
+    card_with_agreement(engine)
+    headers = bearer("cards:reconcile")
+    now = dt.datetime.now(dt.UTC)
+    charged = {hours: (now + dt.timedelta(hours=hours)).isoformat() for hours in (-1.5, 0, 1.5)}
+    with host_off_by(minutes):
+        statuses = [tell(client, headers, charged_at=one).status_code for one in charged.values()]
+        statuses += [tell(client, headers, next_charge_at=one).status_code for one in charged.values()]
+        assert tell(client, headers).status_code == 202
+    assert statuses == [202, 202, 409, 409, 409, 202]
+    with engine.connect() as connection:
+        known = connection.execute(text("SELECT max(c) FROM cardsync.known_agreements, unnest(charges) AS c"))
+        assert abs(known.scalar_one() - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=30)
 
 
 def test_telling_of_a_charge_needs_its_scope(client: FlaskClient, bearer: Bearer) -> None:

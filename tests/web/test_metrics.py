@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import pytest
 from flask.testing import FlaskClient
@@ -17,11 +17,15 @@ from sqlalchemy import Engine, text
 
 from cardsync import db, metrics
 from cardsync.ciphers import KeyRing
+from cardsync.core.call_budget import LANES
+from cardsync.core.feed import Change
 from cardsync.outgoing import Sender
 from cardsync.store.deliveries import endpoints
+from cardsync.store.retention import WHATS
 from cardsync.stories import endpoints as story
 from cardsync.stories.deliver import Courier
 from cardsync.stories.endpoints import NewEndpoint
+from cardsync.stories.read_through import Served
 from cardsync.stories.receive import WebhookKeys, examine, store
 from tests import payloads
 from tests.receivers import Receiver
@@ -68,6 +72,25 @@ def test_each_outcome_that_the_code_counts_is_among_those_that_begin_at_zero() -
         assert first in known, (name, first)
 
 
+def test_each_kind_of_row_that_is_forgotten_and_each_change_begins_at_zero() -> None:
+    assert {labels[0] for labels in metrics.FORGOTTEN._metrics} == set(WHATS)
+    assert {labels[0] for labels in metrics.CARD_CHANGES._metrics} == set(get_args(Change)) - {"deleting", "restored"}
+    assert {labels[0] for labels in metrics.READER_SECONDS._metrics} == set(get_args(Served))
+
+
+def test_each_lane_and_each_endpoint_has_its_series_before_its_first_call_or_message(
+    client: FlaskClient, worker_engine: Engine
+) -> None:
+    name = f"quiet-{uuid.uuid4()}"
+    story.add(worker_engine, NewEndpoint(name, "https://endpoint.example/", "notifications"), KeyRing(SECRET.encode()))
+    until(
+        lambda: _deliveries(client, name) == {"delivered": 0.0, "failed": 0.0, "given_up": 0.0},
+        "the endpoint's series are there",
+    )
+    shown = client.get("/metrics").get_data(as_text=True)
+    assert {lane for lane in LANES if f'cardsync_ottu_calls_last_day{{lane="{lane}"}} 0.0' in shown} == set(LANES)
+
+
 def test_the_series_of_keys_and_pools_are_there_once_their_owner_is(client: FlaskClient) -> None:
     text = client.get("/metrics").get_data(as_text=True)
     for scheme in ("standard", "subscription"):
@@ -107,7 +130,9 @@ def test_deliveries_are_counted_by_outcome_and_a_feed_that_is_behind_is_shown(
     courier = Courier(worker_engine, ring, sender)
     try:
         until(
-            lambda: (courier.turn(), _deliveries(client, orders))[1] == {"delivered": 2.0, "failed": 1.0},
+            lambda: (
+                (courier.turn(), _deliveries(client, orders))[1] == {"delivered": 2.0, "failed": 1.0, "given_up": 0.0}
+            ),
             "the figures say it",
         )
         with engine.begin() as connection:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from cardsync import db
 from cardsync.dev.servers.ports import free_port
 from cardsync.dev.servers.valkey import EmbeddedValkey
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
+from cardsync.store import heartbeats
 from cardsync.store.calls import gate
+from cardsync.store.heartbeats import Process
 from cardsync.web.ops import health, metrics
 from cardsync.web.ops.process_server import serve_in_background
 from tests.logins import ProcessLogins
@@ -66,6 +70,32 @@ def test_a_worker_with_all_it_needs_is_ready(
     found = samples(ask("/metrics")[1])
     assert found["cardsync_database_up", ()] == 1
     assert found["cardsync_ottu_calls_paused_because", (("reason", "credentials"),)] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(-4, (200, "degraded")), (-6, (503, "not ready")), (6, (503, "not ready"))]
+)
+def test_a_worker_whose_hosts_clock_is_wrong_is_not_ready_and_one_of_another_host_is_told(
+    served: Callable[..., Ask],
+    valkey: EmbeddedValkey,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    expected: tuple[int, str],
+) -> None:
+    with engine.begin() as connection:
+        for kind in heartbeats.KINDS:
+            heartbeats.beat(connection, Process(kind, "one.example", 7), here=dt.datetime.now(dt.UTC))
+        connection.execute(text("UPDATE cardsync.heartbeats SET clock_ahead_seconds = -60 WHERE kind = 'beat'"))
+    # Not the database's own moment: it is asked for over a connection, and what that takes would count here.
+    monkeypatch.setattr(db, "moment", lambda _: dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds))
+    ask = served(broker_url=valkey.url)
+    until(lambda: json.loads(ask("/readyz")[1])["checks"]["broker"] == "ok", "the broker is asked")
+    status, said = ask("/readyz")
+    answer = json.loads(said)
+    assert (status, answer["status"]) == expected
+    own = f"this host: {seconds:+d} s against the database's; " if abs(seconds) > heartbeats.CLOCK_SECONDS else ""
+    assert answer["checks"]["clock"] == f"{own}one.example: -60 s"
 
 
 def test_a_worker_without_its_database_lives_and_is_not_ready(served: Callable[..., Ask]) -> None:

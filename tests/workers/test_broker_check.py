@@ -24,6 +24,8 @@ def raw(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
     valkey.flush()
     with redis.Redis.from_url(valkey.url) as client:
         yield client
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
+        client.config_set("maxmemory", "0")
         client.replicaof("NO", "ONE")
         valkey.flush()
 
@@ -35,6 +37,17 @@ def test_a_broker_that_does_all_has_no_trouble_and_keeps_nothing(valkey: Embedde
 
 def test_a_demoted_redis_is_told(valkey: EmbeddedValkey, raw: redis.Redis) -> None:
     raw.replicaof("127.0.0.1", "1")
+    assert broker_check.trouble(Settings.model_validate({"broker_url": valkey.url})) == broker_check.WRITE
+
+
+def test_a_full_redis_is_told(valkey: EmbeddedValkey, raw: redis.Redis) -> None:
+    raw.config_set("maxmemory-policy", "noeviction")
+    raw.config_set("maxmemory", "1")
+    assert broker_check.trouble(Settings.model_validate({"broker_url": valkey.url})) == broker_check.WRITE
+
+
+def test_a_login_of_redis_without_the_right_to_write_is_told(valkey: EmbeddedValkey, raw: redis.Redis) -> None:
+    raw.execute_command("ACL", "SETUSER", "default", "-@write")
     assert broker_check.trouble(Settings.model_validate({"broker_url": valkey.url})) == broker_check.WRITE
 
 

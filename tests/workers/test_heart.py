@@ -63,3 +63,23 @@ def test_a_database_that_is_away_ends_nothing() -> None:
     heart = Heart(db.make_engine("postgresql://nobody@127.0.0.1:1/none"), WORKER)
     heart.start()
     heart.close()
+
+
+def test_nothing_is_written_while_the_database_is_known_to_be_away(
+    engine: Engine, web_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeats, "SHOWN_EVERY_SECONDS", 0.05)
+    web, asked, is_there = Process("web", "one.example", 9), [0], [False]
+
+    def ask() -> bool:
+        asked[0] += 1
+        return is_there[0]
+
+    heart = Heart(web_engine, web, connections=32, is_there=ask)
+    heart.start()
+    until(lambda: asked[0] > 3, "it looks whether the database is there")
+    assert at_work(engine) == []
+    is_there[0] = True
+    until(lambda: at_work(engine) == [web], "a heartbeat")
+    heart.close()
+    assert at_work(engine) == []

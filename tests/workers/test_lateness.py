@@ -89,7 +89,24 @@ def test_each_endpoint_that_is_behind_is_told_when_it_begins_and_when_it_ends(sh
     assert look(late) == [("endpoint_behind_ended", "warning", "feed")]
     with shop.worker.begin() as connection:  # one that an operator switches off gets nothing, as it should
         rows_of_endpoints.disable(connection, "orders")
-    assert look(late) == [("endpoint_behind_ended", "warning", "orders")]
+    assert look(late) == [("endpoint_behind_ended", "warning", "orders"), ("endpoint_disabled", "warning", "orders")]
+
+
+def test_a_disabled_endpoint_is_told_once_and_once_that_somebody_enabled_or_removed_it(shop: Shop) -> None:
+    late = Lateness(shop.worker, content_days=PROMISED_DAYS)
+    for name in ("feed", "orders"):
+        endpoints.add(shop.worker, NewEndpoint(name, f"https://{name}.example.test", "changes"), RING)
+    shop.execute(
+        "UPDATE cardsync.endpoints SET status = 'disabled', disabled_because = 'gone', disabled_at = now()"
+    )  # as a worker does whom the endpoint answered 410
+    assert look(late) == [("endpoint_disabled", "error", "feed"), ("endpoint_disabled", "error", "orders")]
+    with shop.worker.begin() as connection:
+        rows_of_endpoints.enable(connection, "feed")
+        rows_of_endpoints.remove(connection, "orders")
+    assert sorted(look(late), key=str) == [
+        ("endpoint_disabled_ended", "warning", "feed"),
+        ("endpoint_disabled_ended", "warning", "orders"),
+    ]
 
 
 def test_a_beat_that_stands_by_tells_nothing_and_one_that_takes_over_tells_what_is_late(

@@ -7,8 +7,11 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from cardsync import db, metrics
+from cardsync.dev.servers.ports import free_port
+from cardsync.settings import Settings
 from workers import leader
-from workers.leader import STUCK_SECONDS, Leadership
+from workers.app import create_app
+from workers.leader import STUCK_SECONDS, Leadership, TickScheduler
 
 LEASE_SECONDS = 600.0
 
@@ -91,7 +94,9 @@ def test_a_lead_holds_no_session_and_no_transaction_open(engine: Engine, databas
     assert beat.holds()
 
 
-def test_a_beat_that_can_ask_nobody_for_half_a_minute_tells_it_once() -> None:
+def test_a_beat_that_can_ask_nobody_for_half_a_minute_tells_it_once_and_once_that_it_can(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
     nowhere = db.make_engine("postgresql://nobody@127.0.0.1:1/nowhere", autocommit=True)
     beat = Leadership(nowhere, now=lambda: now[0])
@@ -99,5 +104,21 @@ def test_a_beat_that_can_ask_nobody_for_half_a_minute_tells_it_once() -> None:
     with capture_logs() as lines:
         for now[0] in (0.0, STUCK_SECONDS - 1, STUCK_SECONDS, STUCK_SECONDS + 1):
             assert not beat.holds()
-    assert [line["event"] for line in lines] == ["leader_lock_cannot_be_had"]
+        monkeypatch.setattr(beat, "_engine", db.make_engine(database_url, name="beat", autocommit=True))
+        assert beat.holds()
+    assert [(line["event"], line["log_level"]) for line in lines if line["event"] != "beat_leads"] == [
+        ("leader_lock_cannot_be_had", "error"),
+        ("leader_lock_cannot_be_had_ended", "warning"),
+    ]
     assert metrics.LOCK_WAITS.labels("leader")._value.get() == before + 1
+
+
+def test_a_broker_that_is_gone_is_one_line_that_says_what_is_wrong_and_shows_no_password() -> None:
+    address = f"redis://:fake-password@127.0.0.1:{free_port()}/0"
+    scheduler = TickScheduler(create_app(Settings(broker_url=address), "deployment", publisher=True))  # type: ignore[arg-type]
+    with capture_logs() as lines:
+        for entry in [*scheduler.schedule.values()][:2]:
+            scheduler.apply_entry(entry)
+    (line,) = lines
+    assert (line["event"], line["why"]) == ("ticks_not_sent", "it refuses connections: nothing listens on that port")
+    assert "fake-password" not in str(lines)

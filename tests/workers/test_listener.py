@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import queue
+import threading
 import uuid
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
+from structlog.testing import capture_logs
 
 from cardsync import db
 from cardsync.store.deletions import requests, transitions
@@ -50,9 +54,10 @@ def listen(database_url: str, heard: queue.Queue[uuid.UUID]) -> Listener:
 
 
 def listening(engine: Engine) -> list[int]:
-    """The sessions that listen."""
+    """The sessions that listen, and look."""
     with engine.connect() as connection:
-        statement = "SELECT pid FROM pg_stat_activity WHERE application_name = 'the ear' AND query NOT LIKE 'LISTEN%'"
+        statement = """SELECT pid FROM pg_stat_activity WHERE application_name = 'the ear'
+                       AND (query LIKE '%cardsync.deletions%' OR query LIKE '%number_changes%')"""
         return list(connection.execute(text(statement)).scalars())
 
 
@@ -101,6 +106,36 @@ def test_a_database_that_is_away_is_waited_for_with_a_growing_wait(
     away.close()
     assert not away._thread.is_alive()
     assert heard.empty()
+
+
+def test_a_database_that_refuses_the_look_is_one_line_and_one_when_it_takes_it_again(
+    heard: queue.Queue[uuid.UUID], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that lost a right is let in, and may listen."""
+    monkeypatch.setattr(listeners, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(listeners, "LONGEST_WAIT_SECONDS", 0.001)
+    looks: list[bool] = []
+    refuses = threading.Event()
+    refuses.set()
+
+    def look(connection: Connection) -> None:
+        looks.append(refuses.is_set())
+        if refuses.is_set():
+            raise ProgrammingError("SELECT", {}, InsufficientPrivilege())
+
+    monkeypatch.setattr(listeners.feed, "number_waiting", look)
+    with capture_logs() as lines:
+        made = listen(database_url, heard)
+        until(lambda: looks.count(True) > 5, "it looked again and again")
+        refuses.clear()
+        until(lambda: looks.count(False) > 1, "it looks in peace")
+        made.close()
+    assert [(line["event"], line.get("why")) for line in lines] == [
+        ("listener_lost_the_database", "permission denied"),
+        ("listener_lost_the_database_ended", None),
+        ("listening", None),
+    ]
+    assert lines[1]["repeated"] == looks.count(True) - 1
 
 
 def test_closing_ends_it(engine: Engine, database_url: str, heard: queue.Queue[uuid.UUID]) -> None:

@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from psycopg import OperationalError as DriverError
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from cardsync.dev.servers.ports import free_port
 from cardsync.dev.servers.valkey import EmbeddedValkey
@@ -118,3 +121,26 @@ def test_a_publisher_that_does_not_know_its_deployment_yet_asks_again(broker: Em
     ring.ring()
     ring.close()
     assert waiting(broker.url) == 1
+
+
+def test_a_broker_that_is_gone_is_one_line_that_says_what_is_wrong_and_shows_no_password() -> None:
+    with capture_logs() as lines:
+        bells = bells_to(f"redis://:fake-password@127.0.0.1:{free_port()}/0")
+        bells.ring()
+        until(lambda: bells.are_in_vain, "the bell did not go through")
+        bells.close()
+    (line,) = lines
+    assert (line["event"], line["why"]) == ("bells_not_rung", "it refuses connections: nothing listens on that port")
+    assert "fake-password" not in str(lines)
+
+
+def test_a_deployment_whose_name_the_database_does_not_tell_is_no_fault_of_the_brokers() -> None:
+    def away() -> str:
+        raise OperationalError("SELECT 1", {}, DriverError("connection to server failed: Connection refused"))
+
+    with capture_logs() as lines:
+        bells = publisher.BellPublisher(Settings(broker_url="redis://127.0.0.1/0"), away)  # type: ignore[arg-type]
+        bells.ring()
+        until(lambda: bells.are_in_vain, "the bell did not go through")
+        bells.close()
+    assert [line["why"] for line in lines] == ["the database: connection refused"]

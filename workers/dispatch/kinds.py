@@ -21,7 +21,7 @@ from cardsync.store.deletions import transitions
 from cardsync.store.inbox import SETTLE_AT_ONCE
 from cardsync.stories.apply_queue import ApplyQueue
 from cardsync.stories.ask_agreement import AgreementLists
-from cardsync.stories.ask_gateway import AskGatewayPolicy, GatewayLists, ask_gateway, claim_gateways
+from cardsync.stories.ask_gateway import GatewayLists, ask_gateway, claim_gateways
 from cardsync.stories.claim import (
     REPEATS_AT_ONCE,
     REPEATS_REST_SECONDS,
@@ -31,6 +31,7 @@ from cardsync.stories.claim import (
     claim_looks,
 )
 from cardsync.stories.delete import DeletePolicy, Deletes, delete
+from cardsync.stories.filtered_lists import FilteredListPolicy
 from cardsync.stories.inquire import Inquiries
 from cardsync.stories.process import HintPolicy
 from cardsync.stories.reconcile import Lists, ReconcilePolicy, look
@@ -118,7 +119,7 @@ def _jobs(context: WorkerContext, lists: ReconcilePolicy, queue: ApplyQueue, cla
 
 
 def _gateways(context: WorkerContext, most: int) -> Claim:
-    policy, ottu = AskGatewayPolicy.of(context.settings, context.fingerprint_key), context.ottu
+    policy, ottu = FilteredListPolicy.of(context.settings, context.fingerprint_key), context.ottu
     assert ottu is not None
     jobs = (
         partial(ask_gateway, context.engine, ottu, ticket, policy, jitter=_jitter())

@@ -37,6 +37,7 @@ from cardsync.cli.doctor import (
 from cardsync.cli.doctor.check import Check, Status
 from cardsync.core.webhook_keys import BoundKey
 from cardsync.db.address import Address
+from cardsync.db.reasons import STATES
 from cardsync.errors import Misconfigured
 from cardsync.settings import Need, Settings
 from cardsync.store import heartbeats, schedule
@@ -138,6 +139,7 @@ def _checks(offline: bool, process: str | None) -> Iterator[Check]:
             yield from processes.at_work(engine, process)
             yield from feed.went_back(engine, loaded)
             yield failover.loss_window(engine, loaded)
+            yield from broker.queues(engine, loaded)
             yield from broker.neighbours(engine, loaded)
             yield logins.roles_are_there(engine, loaded.role_prefix)
             yield from logins.checks(engine)
@@ -152,7 +154,8 @@ def _checks(offline: bool, process: str | None) -> Iterator[Check]:
             yield ottu.drift(engine, loaded)
             yield ottu.answers(engine, loaded, offline)
 
-        yield from _guarded("database", "ask as the worker does; the web's login may make no call (--offline)", state)
+        denied = "ask as the worker does; the web's login may make no call (--offline)"
+        yield from _guarded("database", "see the server's log", state, denied=denied)
 
 
 def _without_lists(loaded: Settings) -> Check:
@@ -185,10 +188,15 @@ def _database(engine: Engine) -> Iterator[Check]:
             before = dt.datetime.now(dt.UTC)
             theirs = db.moment(connection)
             ours = before + (dt.datetime.now(dt.UTC) - before) / 2
-            found = server.durability(connection)
+            found, read_only = server.durability(connection), server.is_read_only(connection)
         yield Check("database", "ok", f"PostgreSQL {found.version} answers")
         if (standby := room.standby(engine)) is not None:
             yield standby
+            return
+        if read_only:
+            why = "takes no writes: its sessions are read-only. Hints are still taken, and wait on disk"
+            fix = "find out who made it so: default_transaction_read_only, or a provider, as for a disk that is full"
+            yield Check("database", "failed", why, fix)
             return
         if found.turned_off:
             unsafe = f"{', '.join(found.turned_off)} off: an accepted hint can be lost when the server crashes"
@@ -201,15 +209,18 @@ def _database(engine: Engine) -> Iterator[Check]:
     yield from _guarded("database", "see that it runs and CARDSYNC_DATABASE_URL is right", look)
 
 
-def _guarded(name: str, advice: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
-    """Turn an error of the database's into a failed check."""
+def _guarded(
+    name: str, advice: str, look: Callable[[], Iterator[Check]], *, denied: str | None = None
+) -> Iterator[Check]:
+    """Turn an error of the database's into a failed check; ``denied`` is the advice where the login lacks a right."""
     try:
         yield from look()
     except Exception as error:
         line = console.database_error(error)
         if line is None:
             raise
-        yield Check(name, "failed", line, advice)
+        lacks_a_right = db.why(error) == STATES["42501"]
+        yield Check(name, "failed", line, denied if denied and lacks_a_right else advice)
 
 
 def _clock(difference_seconds: float) -> Check:

@@ -1,4 +1,6 @@
-"""What ``cardsync doctor`` checks of the broker: that it signs us in, over verified TLS, and that no other deployment uses it."""
+"""What ``cardsync doctor`` checks of the broker: that it signs us in, over verified TLS, that a worker gets its queues there, and
+that no other deployment uses it.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +48,27 @@ def _trouble(loaded: Settings) -> str | None:
         return broker_check.trouble(loaded)
     except Exception as error:  # noqa: BLE001  (brokers' clients raise many kinds)
         return f"it fell silent while it was tried ({type(error).__name__})"
+
+
+def queues(engine: Engine, loaded: Settings) -> Iterator[Check]:
+    """Say it if a worker would not get its queues: of RabbitMQ alone, where a queue has a kind."""
+    if loaded.broker_url is None:
+        return
+    from workers import broker_check
+
+    with engine.connect() as connection:
+        ours = deployment_name(connection)
+    try:
+        refused = broker_check.refused_queues(loaded, ours)
+    except Exception:  # noqa: BLE001  (brokers' clients raise many kinds; the check of the broker has told)
+        return
+    for name, why in refused.items():
+        advice = "docs/deployment/brokers.md lists the rights"
+        if why == broker_check.OTHER_KIND:
+            advice = (
+                "delete it, and a worker makes it again; only bells and ticks are in it, and nothing is lost with them"
+            )
+        yield Check("queues", "failed", f"{name} {why}", advice)
 
 
 def neighbours(engine: Engine, loaded: Settings) -> Iterator[Check]:

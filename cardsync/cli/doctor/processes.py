@@ -26,8 +26,10 @@ def at_work(engine: Engine, process: str | None) -> Iterator[Check]:
         status: Status = "failed" if process is None else "warning"
         yield Check("processes", status, lost, "start them: " + ", ".join(f"cardsync {kind}" for kind in missing))
     else:
-        counts = ((kind, sum(h.process.kind == kind and not h.is_missed for h in found)) for kind in heartbeats.KINDS)
-        yield Check("processes", "ok", "at work: " + ", ".join(f"{count} {kind}" for kind, count in counts))
+        all_kinds = (*heartbeats.KINDS, *heartbeats.SHOWN)
+        counts = ((kind, sum(h.process.kind == kind and not h.is_missed for h in found)) for kind in all_kinds)
+        at_work = ", ".join(f"{count} {kind}" for kind, count in counts if count)
+        yield Check("processes", "ok", f"at work: {at_work}")
     for one in heartbeats.wrong_clocks(found):
         host = console.printable(one.process.host)
         off = f"the clock of {host} differs by {one.clock_ahead_seconds:+.0f} s from the database's"

@@ -63,17 +63,22 @@ def for_all(engine: Engine, loaded: Settings) -> Check:
     with engine.connect() as connection:
         _, room = server.sessions(connection)
         found = [one for one in heartbeats.read(connection) if not one.is_missed]
-    workers, beats = (sum(one.process.kind == kind for one in found) for kind in heartbeats.KINDS)
     cap = loaded.database_connections
-    most = (
-        connections.of_web(loaded.web_threads, cap).all
-        + workers * connections.of_worker(loaded.worker_threads, cap).all
-        + beats * connections.of_beat(cap)
-        + connections.CONSOLE
-        + connections.HEALTH
-    )
+    of_each: dict[heartbeats.Kind, int] = {
+        "web": connections.of_web(loaded.web_threads, cap).all,
+        "worker": connections.of_worker(loaded.worker_threads, cap).all,
+        "beat": connections.of_beat(cap),
+        "console": connections.of_console(),
+    }
+    seen = {kind: [one for one in found if one.process.kind == kind] for kind in of_each}
+    most = sum(one.connections or of_each[one.process.kind] for one in found)
+    # Of these one is counted that is not started yet, or is of a release that has no heartbeats.
+    most += sum(of_each[kind] for kind in heartbeats.SHOWN if not seen[kind])
+    counted = ", ".join(f"{len(ones)} {kind}" for kind, ones in seen.items())
+    unseen = " and a ".join(kind for kind in heartbeats.SHOWN if not seen[kind])
     said = (
-        f"a web process, {workers} worker, {beats} beat and a console may hold {most} sessions, the server has {room}"
+        f"the processes at work ({counted}){f', and a {unseen},' if unseen else ''} may hold {most} sessions; "
+        f"the server has {room}"
     )
     if most <= room:
         return Check("connections", "ok", said)

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,9 @@ QUERY: Final = (
     " order by first_seen_at desc limit 10;"
 )
 DEFAULT_CUSTOMER: Final = ("sandbox", "shopper-0001")
+GUEST: Final = ("sandbox", "guest-0001")  # whose card the example deletes; no shopper has that name
+GUEST_SECONDS: Final = 5.0  # for the guest's card to be known, which takes a tenth of a second
+POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,15 +58,19 @@ def facts(running: Running) -> list[Fact]:
         Fact("API docs", (f"{web}/docs",)),
         Fact(
             "Console",
-            (f"{running.sign_in_link} signs you in, once", "again: cardsync operators invite --name dev --role admin"),
+            (
+                running.sign_in_link,
+                "signs you in, once. Again:",
+                "cardsync operators invite --name dev --role admin",
+            ),
         ),
         Fact("Database", (_psql(running),)),
         Fact("SQL to paste", (QUERY,)),
         Fact("Read cards", (_curl(web, running),)),
         *_deletion(web, running),
-        Fact("Commands", (_commands(),)),
+        Fact("Commands", _commands()),
         Fact("Ottu", _ottu(web, running), "yellow" if running.simulator else ""),
-        Fact("Data, logs", (f"{running.data_dir}, {running.data_dir / 'logs'}",)),
+        Fact("Data, logs", (str(running.data_dir), str(running.data_dir / "logs"))),
     ]
 
 
@@ -87,8 +95,11 @@ def _curl(web: str, running: Running) -> str:
 
 
 def _deletion(web: str, running: Running) -> list[Fact]:
-    """A command that deletes one card, if there is one: the card that was saved last."""
-    card_id = _newest_card(running)
+    """A command that deletes one card, if there is one: the guest's, or the card that was saved last.
+
+    A shopper's card may serve an agreement by the time that the command is pasted; then Ottu refuses to delete it.
+    """
+    card_id = _guests_card(running) or _newest_card(running)
     if card_id is None:
         return []
     headers = (
@@ -101,12 +112,12 @@ def _deletion(web: str, running: Running) -> list[Fact]:
     return [Fact("Delete a card", (f"curl {options} -d {body} {web}/v1/deletions",))]
 
 
-def _commands() -> str:
+def _commands() -> tuple[str, ...]:
     """How the command is called from another terminal."""
     here = Path(sys.executable).parent
     if shutil.which("cardsync"):
-        return "cardsync --help"
-    return f". {shlex.quote(str(here / 'activate'))}   then: cardsync --help"
+        return ("cardsync --help",)
+    return (f". {shlex.quote(str(here / 'activate'))}", "cardsync --help")
 
 
 def _customer_with_card(running: Running) -> tuple[str, str]:
@@ -124,17 +135,43 @@ def _any_with_card(running: Running) -> tuple[str, str] | None:
     return None if row is None else (row.environment, row.customer_id)
 
 
+def _guests_card(running: Running) -> str | None:
+    """The guest's card, saved now unless there is one.
+
+    None with a real Ottu, with a stand-in without cards (``--no-shoppers``), or if it is not known in time.
+    """
+    if running.simulator is None or not running.simulator.world.owners():
+        return None
+    if (card_id := _card_of_guest(running)) is not None:
+        return card_id
+    running.simulator.checkout().save_card(*GUEST)
+    until = time.monotonic() + GUEST_SECONDS
+    while (card_id := _card_of_guest(running)) is None and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    return card_id
+
+
+def _card_of_guest(running: Running) -> str | None:
+    row = _first(
+        running,
+        "SELECT card_id FROM registry.active_cards WHERE environment = :environment AND customer_id = :customer_id LIMIT 1",
+        environment=GUEST[0],
+        customer_id=GUEST[1],
+    )
+    return None if row is None else str(row.card_id)
+
+
 def _newest_card(running: Running) -> str | None:
     row = _first(running, "SELECT card_id FROM registry.active_cards ORDER BY first_seen_at DESC LIMIT 1")
     return None if row is None else str(row.card_id)
 
 
-def _first(running: Running, query: str) -> Any:
+def _first(running: Running, query: str, **parameters: str) -> Any:
     """The first row of a query; None if there is none, or the database does not answer."""
     engine = db.make_engine(running.settings.database(), name="cardsync dev", pool_size=1)
     try:
         with engine.connect() as connection:
-            return connection.execute(text(query)).first()
+            return connection.execute(text(query), parameters).first()
     except SQLAlchemyError:
         return None
     finally:
@@ -145,8 +182,10 @@ def _ottu(web: str, running: Running) -> tuple[str, ...]:
     if running.simulator is None:
         known = running.settings.ottu_base_url is not None or running.settings.ottu_merchant_id is not None
         where = running.settings.ottu_url if known else "yours"  # its address may be unset if no list is asked for
-        return (f"{where}; let it send its notifications to {web}/webhooks/ottu",)
+        return (f"{where}; let it send its notifications to", f"{web}/webhooks/ottu")
     return (
-        f"a stand-in at {running.simulator.base_url}, not Ottu: it follows Ottu's documentation; its shoppers and cards",
-        "are invented. For a real sandbox instance set OTTU_MERCHANT_ID, OTTU_API_KEY and OTTU_WEBHOOK_KEYS.",
+        f"a stand-in at {running.simulator.base_url}, not Ottu. It follows",
+        "Ottu's documentation; its shoppers and cards are invented.",
+        "For a real sandbox instance set OTTU_MERCHANT_ID,",
+        "OTTU_API_KEY and OTTU_WEBHOOK_KEYS in .env.",
     )

@@ -16,7 +16,8 @@ NAME: Final = "dev"
 
 def free_port(web_port: int) -> int:
     """A port for the console that is free and not the one that web will take. Raises ``ServiceError``."""
-    return free_port_from(CONSOLE_PORT if web_port != CONSOLE_PORT else CONSOLE_PORT + 1)
+    free = free_port_from(CONSOLE_PORT)
+    return free if free != web_port else free_port_from(web_port + 1)
 
 
 def link(engine: Engine, base: str) -> str:

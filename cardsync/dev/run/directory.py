@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,13 +91,23 @@ class Directory:
         if host is not None:
             write_private(file, host)
 
-    def offer(self, values: Mapping[str, object]) -> None:
-        """Let other commands in this directory use these settings, where they have none of their own."""
-        write_private(self.path / DEV_FILE, json.dumps({"pid": os.getpid(), "settings": dict(values)}))
+    def offer(self, values: Mapping[str, object], ports: Sequence[int]) -> None:
+        """Let other commands in this directory use these settings, where they have none of their own.
 
-    def withdraw(self) -> None:
-        """Take back the settings that were offered."""
-        (self.path / DEV_FILE).unlink(missing_ok=True)
+        ``ports`` are those of our processes, for the next start if this one is killed (``withdraw``).
+        """
+        content = {"pid": os.getpid(), "ports": [*ports], "settings": dict(values)}
+        write_private(self.path / DEV_FILE, json.dumps(content))
+
+    def withdraw(self) -> Sequence[int]:
+        """Take back the settings that were offered. Return the ports of a run that was killed, in the order given; else none."""
+        file = self.path / DEV_FILE
+        try:
+            ports = [int(port) for port in json.loads(file.read_text(encoding="utf-8"))["ports"]]
+        except (OSError, ValueError, LookupError, TypeError):
+            ports = []
+        file.unlink(missing_ok=True)
+        return ports
 
     def secrets(self) -> Secrets:
         """The secrets of this directory, generated at the first call. Raises ``ServiceError`` for a damaged file."""

@@ -7,7 +7,8 @@ written to a file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,8 @@ from cardsync.dev.simulator.shoppers import ShopperEvent
 from cardsync.settings import Settings
 
 PORTS_TRIED: Final = 100
+PORT_WAIT_SECONDS: Final = 5.0
+PORT_POLL_SECONDS: Final = 0.02
 SIMULATOR_PORT: Final = 8100
 SIMULATOR_STOP_SECONDS: Final = 2.0
 
@@ -131,6 +134,16 @@ def stop_in_time(simulator: Simulator) -> None:
     stopping = threading.Thread(target=simulator.stop, name="simulator-stop", daemon=True)
     stopping.start()
     stopping.join(SIMULATOR_STOP_SECONDS)
+
+
+def wait_for_ports(ports: Sequence[int]) -> None:
+    """Wait until these ports are free, at most ``PORT_WAIT_SECONDS``: another program may have them for good.
+
+    A process that was killed no longer shows its command while its last threads end, and holds its port until then.
+    """
+    deadline = time.monotonic() + PORT_WAIT_SECONDS
+    while not all(is_free(port) for port in ports) and time.monotonic() < deadline:
+        time.sleep(PORT_POLL_SECONDS)
 
 
 def free_port_from(wanted: int) -> int:

@@ -10,11 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from cardsync import spool
+from cardsync.db import server_memory
 from cardsync.dev.run.directory import OTTU_FILE, SECRETS_FILE, STAND_IN_FILE
 from cardsync.dev.servers.errors import ServiceError
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.dev.servers.valkey import EmbeddedValkey
 from cardsync.setting_sources import DEV_FILE
+from cardsync.spool import ring
 
 FILES: Final = (
     DEV_FILE,
@@ -23,9 +26,10 @@ FILES: Final = (
     OTTU_FILE,
     "pgpass",
     "feed-seen.json*",
+    f"{server_memory.FILE}*",
     "*-database-url",
 )  # patterns
-FOLDERS: Final = ("logs", "metrics", "spool")
+FOLDERS: Final = ("logs", "metrics", spool.FOLDER, ring.FOLDER)
 
 
 def remove_data(folder: Path) -> None:

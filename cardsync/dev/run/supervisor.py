@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Final
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from cardsync import db, settings
 from cardsync.dev.live.feed import Feed, News
@@ -34,9 +35,10 @@ from cardsync.dev.live.welcome import Running, facts
 from cardsync.dev.run import console, key, process_logins, readiness
 from cardsync.dev.run.child import Child, end_leftovers
 from cardsync.dev.run.directory import Directory
-from cardsync.dev.run.provision import Provision, ShopperOptions, free_port_from, provide, stop_in_time
+from cardsync.dev.run.provision import Provision, ShopperOptions, free_port_from, provide, stop_in_time, wait_for_ports
 from cardsync.dev.run.readiness import Part
 from cardsync.dev.run.reset import remove_data
+from cardsync.dev.run.room import full_disk
 from cardsync.dev.servers.errors import ServiceError
 from cardsync.dev.servers.postgres import EmbeddedPostgres
 from cardsync.dev.servers.valkey import EmbeddedValkey
@@ -55,6 +57,7 @@ FIRST_CARD_SECONDS: Final = 5.0
 STOP_SECONDS: Final = {"console": 1.0, "web": 4.0, "beat": 2.0, "worker": 4.0}
 
 TICK_SECONDS: Final = 0.2
+DISK_CHECK_SECONDS: Final = 2.0
 LOG_CHECK_SECONDS: Final = 60.0
 
 
@@ -81,6 +84,7 @@ class Supervisor:
         self._options = options
         self._screen = screen
         self._journal = Journal()
+        self._data_dir = Path()  # known when it runs
         self._parts: list[Part] = []  # servers and processes that must run on
         self._children: list[Child] = []
         self._stop_asked = False
@@ -92,13 +96,25 @@ class Supervisor:
         running.
         """
         began = time.monotonic()
+        self._data_dir = settings.load().data_dir
         with self._signals():
             with ExitStack() as running:
-                with contextlib.suppress(_Stopped):
+                with contextlib.suppress(_Stopped), self._a_full_disk_is_named():
                     self._start(running, began)
                     self._watch()
                 self._screen.say("\nStopping ...", "bold")
             self._screen.say("Stopped; the data stays.", "bold")
+
+    @contextlib.contextmanager
+    def _a_full_disk_is_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (ServiceError, OSError, SQLAlchemyError) as error:
+            if (full := full_disk(self._data_dir)) is None:
+                raise
+            # The database's own errors quote statements with their values.
+            led_to = type(error).__name__ if isinstance(error, SQLAlchemyError) else str(error)
+            raise ServiceError(f"{full}, and start again. It led to this:\n{led_to}") from error
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -115,11 +131,12 @@ class Supervisor:
 
     def _start(self, running: ExitStack, began: float) -> None:
         """Start all parts, each after the parts that it needs; show where they are. ``running`` stops them."""
-        directory = Directory(settings.load().data_dir)
+        directory = Directory(self._data_dir)
         directory.acquire()
         running.callback(directory.release)
-        directory.withdraw()  # what an earlier run left that was killed
+        ports_of_killed = directory.withdraw()
         end_leftovers(directory.path)
+        wait_for_ports(ports_of_killed)
         if self._options.reset:
             remove_data(directory.path)
             self._screen.say(f"The data of earlier runs in {directory.path} is removed.", "yellow")
@@ -128,7 +145,7 @@ class Supervisor:
         made = self._provide(running, directory, web_port)
         if settings.load().console_url is None:
             made.values["console_url"] = f"http://127.0.0.1:{console_port}"
-        directory.offer(made.values)
+        directory.offer(made.values, (web_port, console_port))
         running.callback(directory.withdraw)
         effective = settings.load(*NEEDS)
         engine = self._database(running, effective)
@@ -215,11 +232,15 @@ class Supervisor:
         self._screen.facts(facts(those))
         if those.web_port != self._options.port:
             self._screen.say(f"\nPort {self._options.port} is taken, so web is at {those.web_port}.", "yellow")
-        self._screen.say("\nCtrl-C stops all of it and keeps the data. What happens:\n", "dim")
+        self._screen.say("\nCtrl-C stops all of it and keeps the data.", "dim")
+        self._screen.say("Below is what happens. A hint is a notification: it proves nothing by itself,", "dim")
+        self._screen.say("so that Ottu is asked, and Ottu's list makes a card active.\n", "dim")
 
     def _watch(self) -> None:
         """Show what happens until told to stop. Raises ``ServiceError`` when a part ends."""
         checked_at = logs_checked_at = time.monotonic()
+        disk_checked_at = 0.0
+        full: str | None = None
         while not self._stop_asked:
             with contextlib.suppress(queue.Empty):
                 for line in self._happened.get(timeout=TICK_SECONDS)():
@@ -230,6 +251,12 @@ class Supervisor:
                 for line in self._journal.tick(time.time()):
                     self._screen.line(line)
                 self._require_parts()
+            if now - disk_checked_at >= DISK_CHECK_SECONDS:
+                disk_checked_at, before, full = now, full, full_disk(self._data_dir)
+                if full and not before:
+                    self._screen.say(f"{full[0].upper()}{full[1:]}. Until then parts of this may fail.", "bold red")
+                elif before and not full:
+                    self._screen.say("The disk has room again.", "green")
             if now - logs_checked_at >= LOG_CHECK_SECONDS:
                 logs_checked_at = now
                 for child in self._children:

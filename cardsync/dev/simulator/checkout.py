@@ -6,6 +6,7 @@ It has no thread and does no I/O; ``send`` takes the unsigned event and its labe
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -102,17 +103,20 @@ class Checkout:
         token: str,
         *,
         agreement_id: str,
+        result: payloads.Result = "success",
         notify: bool = True,
         **terms: Any,
     ) -> Visit:
         """The first payment (CIT): the card serves the agreement from now on instead of any other. Raises ``NoSuchCardError``.
 
         It is a ``verify`` of the card, or a charge by the knob; ``terms`` are some of ``payloads.TERMS``, such as ``frequency``.
+        With another ``result`` the agreement stays as it is; its notification names it all the same.
         """
         for name in terms:
             if name not in payloads.TERMS:
                 raise TypeError(f"an agreement has no term named {name!r}")
-        card = self._world.pay(environment, customer_id, token, agreement_id=agreement_id)
+        made = agreement_id if result == "success" else None
+        card = self._world.pay(environment, customer_id, token, agreement_id=made)
         verifies = self._world.knobs.first_payment == "verify"
         purchase = payloads.draw_purchase(self._draws, environment, customer_id, amount="0.000" if verifies else None)
         return self._notify_payment(
@@ -120,12 +124,15 @@ class Checkout:
             purchase,
             notify,
             payment_type="auto_debit",
-            state=self._world.knobs.verify_state if verifies else None,
+            result=result,
+            state=self._world.knobs.verify_state if verifies and made else None,
             card=card,
             agreement=self._terms(agreement_id, terms),
         )
 
-    def charge_agreement(self, environment: Environment, agreement_id: str, *, notify: bool = True) -> Visit:
+    def charge_agreement(
+        self, environment: Environment, agreement_id: str, *, result: payloads.Result = "success", notify: bool = True
+    ) -> Visit:
         """A later charge (MIT): the merchant charges the agreement's card without the payer, and Ottu notifies none.
 
         Raises ``NoSuchCardError`` if no card serves the agreement.
@@ -139,6 +146,7 @@ class Checkout:
             purchase,
             notify,
             payment_type="auto_debit",
+            result=result,
             card=card,
             agreement=self._terms(agreement_id, {}),
             later_charge=True,
@@ -150,9 +158,13 @@ class Checkout:
         return self._notify(Visit(action="refund", purchase=purchase, event=event), notify)
 
     def inquire(self, earlier: Visit, *, notify: bool = True) -> Visit:
-        """Ottu asks the gateway again: a second notification of the same payment; a failed payment is now paid."""
+        """Ottu asks the gateway again: a second notification of the same payment; a failed payment is now paid.
+
+        The first payment of an agreement makes it then, if its card is still there.
+        """
         event = {**(earlier.event or {}), "timestamp_utc": self._at.strftime("%Y-%m-%d %H:%M:%S")}
         if earlier.result == "failed":
+            self._make_the_agreement_of(earlier)
             event |= {"result": "success", "state": "paid", "paid_amount": earlier.purchase.amount}
         visit = Visit(
             action="inquire",
@@ -163,6 +175,12 @@ class Checkout:
             event=event,
         )
         return self._notify(visit, notify)
+
+    def _make_the_agreement_of(self, earlier: Visit) -> None:
+        if earlier.action == "agree" and earlier.card is not None:
+            who = (earlier.purchase.environment, earlier.purchase.customer_id)
+            with contextlib.suppress(NoSuchCardError):
+                self._world.pay(*who, earlier.card.token, agreement_id=earlier.agreement_id)
 
     def delete_card(self, environment: Environment, customer_id: str, token: str) -> int:
         """Delete a card in Ottu's own checkout, without a notification. Returns the status of Ottu's answer."""

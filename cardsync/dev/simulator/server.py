@@ -246,15 +246,18 @@ class Simulator:
         revision = (self.world.revision, self.shoppers.number, self._visits)
         if self._state_file is None or revision == self._kept_revision:
             return
-        self._kept_revision = revision
         state = {
             "seed": self.seed,
             "actions": self.shoppers.number,
             "visits": self._visits,
             "world": self.world.snapshot(),
         }
-        self._state_file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(self._state_file, json.dumps(state))
+        try:
+            self._state_file.parent.mkdir(parents=True, exist_ok=True)
+            write_private(self._state_file, json.dumps(state))
+        except OSError:  # a full disk: the file from before stays, and the next turn tries again
+            return
+        self._kept_revision = revision
 
 
 class _Server:

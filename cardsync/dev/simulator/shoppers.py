@@ -40,6 +40,7 @@ _HABITS: Final[tuple[tuple[str, int], ...]] = (
     ("prefer", 2),
     ("share", 2),
 )
+DECLINED: Final = 0.2  # of the first payments of agreements
 # Customers' identifiers are the merchant's own: they can contain any character.
 _ODD_NAMES: Final = ("o'brien/{n:04d}", "عميل {n:04d}", "100%&co #{n:04d}", 'say "hi"?{n:04d}')
 
@@ -159,6 +160,9 @@ class Shoppers:
     def _agree(self, owner: Owner, checkout: Checkout, card: SimCard, agreed: list[str], draws: Random) -> ShopperEvent:
         takes_over = bool(agreed) and draws.random() < 0.5
         agreement_id = draws.choice(agreed) if takes_over else f"agreement-{self.number:06d}"
+        if draws.random() < DECLINED:
+            declined = checkout.agree(*owner, card.token, agreement_id=agreement_id, result="failed")
+            return self._visited(owner, "was declined for auto-debit", declined)
         visit = checkout.agree(*owner, card.token, agreement_id=agreement_id)
         return self._visited(owner, "moved an agreement to a card" if takes_over else "agreed to auto-debit", visit)
 

@@ -14,7 +14,7 @@ RELATIONS: Final[Mapping[str, str]] = {
     "cardsync.alembic_version": "SELECT",
     "cardsync.events": (
         "SELECT (event_id, evidence_no, received_at, status, kind, ignored_because, environment, customer_id, "
-        "session_id, reference_number, result, state, payment_type, agreement_id, scheme, key_id, repeated, "
+        "session_id, reference_number, order_no, result, state, payment_type, agreement_id, scheme, key_id, repeated, "
         "card_id, attempts, due_at, settled_at, last_error, shed_at, vouched, as_of)"
     ),
     "cardsync.customers": "SELECT",
@@ -82,6 +82,9 @@ FUNCTIONS: Final[Mapping[str, str]] = {
     "cardsync.console_create_key(bytea, text, bytea, text, text[], integer, text, uuid)": "EXECUTE",
     "cardsync.console_revoke_key(bytea, uuid, text, uuid)": "EXECUTE",
     "cardsync.open_session_by_issuer(text, text, text, text, bytea, text)": "EXECUTE",
+    "cardsync.show_at_work(text, text, integer, timestamp with time zone, integer)": "EXECUTE",
+    "cardsync.end_at_work(text, text, integer)": "EXECUTE",
+    "cardsync.body_is_kept(uuid)": "EXECUTE",
     "cardsync.console_operator(bytea)": "EXECUTE",
     "cardsync.open_console_session(bytea, bytea, text)": "EXECUTE",
     "cardsync.close_console_session(bytea, boolean, text)": "EXECUTE",

@@ -26,16 +26,37 @@ CONNECTIONS: Final = 20
 TEMP_FILE_LIMIT: Final = "512MB"
 
 _CAN_LOG_IN = text("SELECT rolcanlogin FROM pg_roles WHERE rolname = :login")
+_LIMITS = text("""
+    SELECT r.rolconnlimit, coalesce(s.setconfig, '{}') AS settings
+    FROM pg_roles AS r LEFT JOIN pg_db_role_setting AS s
+        ON s.setrole = r.oid AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+    WHERE r.rolname = :login
+""")
+_IS_MEMBER = text("SELECT pg_has_role(:login, :role, 'MEMBER')")
 
 
 def grant(connection: Connection, login: str, role: str, *, connections: int) -> list[str]:
     """Make a login a member of ``role``, with its limits; return the statements that need a more powerful login.
 
-    Raises ``Refused`` if there is no such login.
+    A limit that stands already is left alone: a superuser may have run what ours may not.
+
+    Raises ``Refused`` if there is no such login, and if ours may not grant that role, unless it is granted already.
     """
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-    membership, *limits = statements(connection, login, role, connections=connections)
-    driver.execute(membership)
+    membership, *_ = statements(connection, login, role, connections=connections)
+    has = connection.execute(_LIMITS, {"login": login}).one()
+    standing = {("connections", str(has.rolconnlimit)), *(tuple(one.split("=", 1)) for one in has.settings)}
+    limits = [
+        statement for name, value, statement in _limits(driver, login, connections) if (name, value) not in standing
+    ]
+    try:
+        with driver.transaction():
+            driver.execute(membership)
+    except InsufficientPrivilege:
+        if not connection.execute(_IS_MEMBER, {"login": login, "role": role}).scalar_one():
+            raise Refused(
+                f"this login may not grant {role}: have a superuser run what the same command prints with --sql"
+            ) from None
     left = []
     for statement in limits:
         try:
@@ -51,7 +72,7 @@ def statements(connection: Connection, login: str, role: str, *, connections: in
     require_login(connection.execute(_CAN_LOG_IN, {"login": login}).scalar_one_or_none())
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     membership = sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(login))
-    return [membership, *_limits(driver, login, connections)]
+    return [membership, *(statement for _, _, statement in _limits(driver, login, connections))]
 
 
 def require_login(can_log_in: bool | None) -> None:
@@ -61,12 +82,14 @@ def require_login(can_log_in: bool | None) -> None:
         raise Refused(f"{what}; make it first: CREATE ROLE ... LOGIN")
 
 
-def _limits(driver: psycopg.Connection[Any], login: str, connections: int) -> Iterator[sql.Composed]:
-    """The statements that limit a login. Its sessions are counted over all databases; the rest holds in this one."""
+def _limits(driver: psycopg.Connection[Any], login: str, connections: int) -> Iterator[tuple[str, str, sql.Composed]]:
+    """What limits a login, its value and the statement. Its sessions are counted over all databases; the rest is this one's."""
     name, here = sql.Identifier(login), sql.Identifier(driver.info.dbname)
-    yield sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(name, sql.Literal(connections))
+    limit = sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(name, sql.Literal(connections))
+    yield "connections", str(connections), limit
     newer = SESSION_SETTINGS_SINCE_17 if driver.info.server_version >= 170_000 else {}
     for setting, value in {**SESSION_SETTINGS, **newer, "temp_file_limit": TEMP_FILE_LIMIT}.items():
-        yield sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = {}").format(
+        statement = sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = {}").format(
             name, here, sql.Identifier(setting), sql.Literal(value)
         )
+        yield setting, value, statement

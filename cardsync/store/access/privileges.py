@@ -204,6 +204,9 @@ _FUNCTIONS: Final[Mapping[str, Rights]] = {
     "cardsync.ring(text, text)": {WORKER: "EXECUTE"},
     "cardsync.request_deletion(uuid, text, text, text, bytea, boolean)": dict.fromkeys(PROCESSES, "EXECUTE"),
     "cardsync.request_deletion(uuid, text, text, text, bytea[], boolean, text)": dict.fromkeys(PROCESSES, "EXECUTE"),
+    # A web that could write heartbeats would say that a worker is at work. The console's right stands with its others.
+    "cardsync.show_at_work(text, text, integer, timestamp with time zone, integer)": {WEB: "EXECUTE"},
+    "cardsync.end_at_work(text, text, integer)": {WEB: "EXECUTE"},
     "cardsync.hashed_key(text, text)": NOBODY,
     "cardsync.active_cards_estimate()": {WORKER: "EXECUTE"},
     "cardsync.count_deletion(text)": NOBODY,

@@ -42,11 +42,15 @@ _BY_TEXT = text("""
         SELECT 'event', event_id::text, 'reference', environment FROM cardsync.events
         WHERE reference_number = :said ORDER BY evidence_no DESC LIMIT :limit
     )
+    UNION ALL (
+        SELECT 'event', event_id::text, 'order', environment FROM cardsync.events
+        WHERE order_no = :said ORDER BY evidence_no DESC LIMIT :limit
+    )
 """)
 
 
 def find(connection: Connection, said: str) -> list[Found]:
-    """All that bears this id exactly, at most ``FOUND_MAX`` notifications of a session or a reference."""
+    """All that bears this id exactly, at most ``FOUND_MAX`` notifications of a session, a reference or an order."""
     found = [Found(*row) for row in connection.execute(_BY_TEXT, {"said": said, "limit": FOUND_MAX})]
     try:
         wanted = uuid.UUID(said)

@@ -1,85 +1,71 @@
-"""Lists of the console's pages, each by a keyset: the moment, then the id. A filter reads an index, or ends at the time-out.
+"""Lists of the console's pages. Each combination of filters that a page offers reads an index, or looks through a bounded slice.
 
-No list is counted as a whole, and none shows a token, a name or a number.
+No list is counted as a whole, and none shows a token, a name or a number (``paging`` says what bounds a page).
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from cardsync.core.cards import ENVIRONMENTS
 from cardsync.core.deletion import OPEN
 from cardsync.core.oddities import HIDING
+from cardsync.store.console.paging import PAGE, Facts, Listing, Order, Page, Place, exact, walk
 from cardsync.store.deletions.requests import in_phase
 from cardsync.store.feed import head as newest_change
 
-PAGE: Final = 50
-
-Facts = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the next page begins: after the row of this moment and id."""
-
-    at: dt.datetime
-    ref: uuid.UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The rows of a page, the newest first, and where the next one begins; ``None`` at the end."""
-
-    rows: tuple[Facts, ...]
-    after: Place | None
-
-
-def _read(connection: Connection, statement: TextClause, after: Place | None, **parameters: Any) -> Page:
-    place = {"at": "infinity" if after is None else after.at, "ref": uuid.UUID(int=0) if after is None else after.ref}
-    found = connection.execute(statement, {**place, "limit": PAGE + 1, **parameters}).mappings()
-    rows = tuple(dict(row) for row in found)
-    last = rows[PAGE - 1] if len(rows) > PAGE else None
-    return Page(rows[:PAGE], None if last is None else Place(last["at"], last["ref"]))
-
+__all__ = ["PAGE", "Facts", "Page", "Place"]
 
 _EVENT_COLUMNS: Final = """
     e.received_at AS at, e.event_id AS ref, e.status, e.kind, e.environment, e.result, e.state, e.payment_type, e.scheme,
-    e.attempts, e.last_error, e.ignored_because, e.repeated, e.card_id,
+    e.attempts, e.due_at, e.last_error, e.ignored_because, e.repeated, e.card_id,
     (SELECT c.id FROM cardsync.customers AS c WHERE c.environment = e.environment AND c.customer_id = e.customer_id) AS customer
 """
-_BEFORE_EVENT: Final = "(e.received_at, e.event_id) < (cast(:at AS timestamptz), :ref)"
-_ORDER_EVENTS: Final = "ORDER BY e.received_at DESC, e.event_id DESC LIMIT :limit"
-_EVENTS = text(f"SELECT {_EVENT_COLUMNS} FROM cardsync.events AS e WHERE {_BEFORE_EVENT} {_ORDER_EVENTS}")
-_EVENTS_OF: Final[Mapping[str, TextClause]] = {
-    status: text(f"""
-        SELECT {_EVENT_COLUMNS} FROM cardsync.events AS e
-        WHERE e.status = '{status}' AND {_BEFORE_EVENT}
-          AND (cast(:environment AS text) IS NULL OR e.environment = :environment)
-          AND (cast(:error AS text) IS NULL OR e.last_error = :error)
-        {_ORDER_EVENTS}
-    """)
-    for status in ("failed", "pending", "ignored", "done")
+_EVENTS: Final = "cardsync.events AS e"
+_RECEIVED: Final = Order("e.received_at", "e.event_id")
+# What is pending goes by when it is due: the inbox has that index for its workers, and each hint would write one by arrival.
+_DUE: Final = Order("e.due_at", "e.event_id", newest_first=False)
+_OF_ENVIRONMENT: Final = "e.environment = :environment"
+_ALIKE: Final = "e.status = 'failed' AND e.last_error = :error AND e.environment = {environment}"
+# By state, and whether an environment and an error are chosen.
+_NOTIFICATIONS: Final[Mapping[tuple[str | None, bool, bool], Listing]] = {
+    (None, False, False): exact(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "true"),
+    (None, True, False): walk(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "true", _OF_ENVIRONMENT),
+    ("failed", False, False): exact(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "e.status = 'failed'"),
+    ("failed", True, False): walk(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "e.status = 'failed'", _OF_ENVIRONMENT),
+    ("failed", True, True): exact(_EVENT_COLUMNS, _EVENTS, _RECEIVED, _ALIKE.format(environment=":environment")),
+    ("failed", False, True): exact(
+        _EVENT_COLUMNS, _EVENTS, _RECEIVED, *(_ALIKE.format(environment=f"'{one}'") for one in ENVIRONMENTS)
+    ),
+    ("pending", False, False): exact(_EVENT_COLUMNS, _EVENTS, _DUE, "e.status = 'pending'"),
+    ("pending", True, False): walk(_EVENT_COLUMNS, _EVENTS, _DUE, "e.status = 'pending'", _OF_ENVIRONMENT),
+    ("ignored", False, False): exact(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "e.status = 'ignored'"),
+    ("ignored", True, False): walk(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "e.status = 'ignored'", _OF_ENVIRONMENT),
+    ("done", False, False): walk(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "true", "e.status = 'done'"),
+    ("done", True, False): walk(_EVENT_COLUMNS, _EVENTS, _RECEIVED, "true", f"e.status = 'done' AND {_OF_ENVIRONMENT}"),
 }
-EVENT_STATES: Final = tuple(_EVENTS_OF)
+EVENT_STATES: Final = ("failed", "pending", "ignored", "done")
 
 
 def notifications(
     connection: Connection, *, status: str | None, environment: str | None, error: str | None, after: Place | None
 ) -> Page:
-    """Notifications, all of them or those in one state; the other filters go with a state."""
-    if status is None or status not in _EVENTS_OF:
-        return _read(connection, _EVENTS, after)
-    return _read(connection, _EVENTS_OF[status], after, environment=environment, error=error)
+    """Notifications, all of them or those in one state, of all environments or of one. An error goes with ``failed`` alone."""
+    if status not in EVENT_STATES:
+        status = None
+    if status != "failed":
+        error = None
+    chosen = {name: value for name, value in (("environment", environment), ("error", error)) if value is not None}
+    return _NOTIFICATIONS[status, environment is not None, error is not None].page(connection, after, **chosen)
 
 
 _EVENT = text(f"""
-    SELECT {_EVENT_COLUMNS}, e.evidence_no, e.key_id, e.due_at, e.settled_at, e.shed_at, e.vouched, e.as_of
+    SELECT {_EVENT_COLUMNS}, e.evidence_no, e.key_id, e.settled_at, e.shed_at, e.vouched, e.as_of
     FROM cardsync.events AS e WHERE e.event_id = :event_id
 """)
 _DELIVERIES_OF = text("""
@@ -110,32 +96,38 @@ _DELETION_COLUMNS: Final = """
     d.requested_at AS at, d.deletion_id AS ref, d.phase, d.card_id, d.customer, d.requested_by, d.asker, d.attempts, d.error,
     d.finished_at, d.when_unlocked, d.due_at = 'infinity' AS held
 """
-_BEFORE_DELETION: Final = "(d.requested_at, d.deletion_id) < (cast(:at AS timestamptz), :ref)"
-_ORDER_DELETIONS: Final = "ORDER BY d.requested_at DESC, d.deletion_id DESC LIMIT :limit"
-_DELETIONS: Final[Mapping[str, TextClause]] = {
-    state: text(f"""
-        SELECT {_DELETION_COLUMNS} FROM cardsync.deletions AS d WHERE {condition} AND {_BEFORE_DELETION} {_ORDER_DELETIONS}
-    """)
-    for state, condition in {
-        "all": "true",
-        "open": in_phase("d", *OPEN),
-        "held": "d.due_at = 'infinity'::timestamptz",
-        "blocked": "d.phase IN ('blocked', 'failed') AND d.phase = 'blocked'",
-        "failed": "d.phase IN ('blocked', 'failed') AND d.phase = 'failed'",
-        "done": "d.phase = 'done'",
-    }.items()
+_DELETIONS: Final = "cardsync.deletions AS d"
+_ASKED: Final = Order("d.requested_at", "d.deletion_id")
+_ENDED: Final = Order("d.finished_at", "d.deletion_id")
+_BY_STATE: Final[Mapping[str, Listing]] = {
+    "all": exact(_DELETION_COLUMNS, _DELETIONS, _ASKED, "true"),
+    "open": exact(_DELETION_COLUMNS, _DELETIONS, _ASKED, in_phase("d", *OPEN)),
+    "held": exact(_DELETION_COLUMNS, _DELETIONS, _ASKED, "d.due_at = 'infinity'::timestamptz"),
+    "blocked": exact(_DELETION_COLUMNS, _DELETIONS, _ENDED, "d.phase = 'blocked'"),
+    "failed": exact(
+        _DELETION_COLUMNS, _DELETIONS, _ENDED, "d.phase = 'failed' AND d.error IS DISTINCT FROM 'cancelled'"
+    ),
+    "cancelled": walk(
+        _DELETION_COLUMNS,
+        _DELETIONS,
+        _ENDED,
+        "d.phase IN ('blocked', 'failed')",
+        "d.phase = 'failed' AND d.error = 'cancelled'",
+    ),
+    "done": walk(_DELETION_COLUMNS, _DELETIONS, _ASKED, "true", "d.phase = 'done'"),
 }
-DELETION_STATES: Final = tuple(_DELETIONS)
+DELETION_STATES: Final = tuple(_BY_STATE)
 
 
 def deletions(connection: Connection, *, state: str, after: Place | None) -> Page:
-    """Deletions in a state."""
-    return _read(connection, _DELETIONS[state], after)
+    """Deletions in a state; those that ended badly go by when they ended."""
+    return _BY_STATE[state].page(connection, after)
 
 
 _DELETION = text(f"""
     SELECT {_DELETION_COLUMNS}, d.reason, d.called_at, d.said_status, d.proof_no, d.locked_by, d.tried_since, d.life,
-           (SELECT e.erasure_id FROM cardsync.erasure_deletions AS e WHERE e.deletion_id = d.deletion_id LIMIT 1) AS erasure_id
+           (SELECT e.erasure_id FROM cardsync.erasure_deletions AS e
+            WHERE e.deletion_id BETWEEN d.deletion_id AND d.deletion_id ORDER BY e.deletion_id LIMIT 1) AS erasure_id
     FROM cardsync.deletions AS d WHERE d.deletion_id = :deletion_id
 """)
 _STEPS_OF: Final = """
@@ -171,25 +163,20 @@ _ERASURE_COLUMNS: Final = """
     (SELECT c.id FROM cardsync.customers AS c WHERE c.customer_id = e.customer_id AND c.environment = 'production') AS production,
     (SELECT c.id FROM cardsync.customers AS c WHERE c.customer_id = e.customer_id AND c.environment = 'sandbox') AS sandbox
 """
-_ERASURES: Final[Mapping[str, TextClause]] = {
-    state: text(f"""
-        SELECT {_ERASURE_COLUMNS} FROM cardsync.erasures AS e
-        WHERE {condition} AND (e.requested_at, e.erasure_id) < (cast(:at AS timestamptz), :ref)
-        ORDER BY e.requested_at DESC, e.erasure_id DESC LIMIT :limit
-    """)
-    for state, condition in {
-        "all": "true",
-        "open": "e.due_at IS NOT NULL",
-        "stuck": "e.due_at IS NOT NULL AND e.status IN ('blocked', 'failed')",
-        "done": "e.status = 'done'",
-    }.items()
+_ERASURES: Final = "cardsync.erasures AS e"
+_WANTED: Final = Order("e.requested_at", "e.erasure_id")
+_BY_PROGRESS: Final[Mapping[str, Listing]] = {
+    "all": exact(_ERASURE_COLUMNS, _ERASURES, _WANTED, "true"),
+    "open": exact(_ERASURE_COLUMNS, _ERASURES, _WANTED, "e.due_at IS NOT NULL"),
+    "stuck": exact(_ERASURE_COLUMNS, _ERASURES, _WANTED, "e.due_at IS NOT NULL AND e.status IN ('blocked', 'failed')"),
+    "done": walk(_ERASURE_COLUMNS, _ERASURES, _WANTED, "true", "e.status = 'done'"),
 }
-ERASURE_STATES: Final = tuple(_ERASURES)
+ERASURE_STATES: Final = tuple(_BY_PROGRESS)
 
 
 def erasures(connection: Connection, *, state: str, after: Place | None) -> Page:
     """Erasures in a state, with our numbers of the person's customers in place of the merchant's id."""
-    return _read(connection, _ERASURES[state], after)
+    return _BY_PROGRESS[state].page(connection, after)
 
 
 _ERASURE = text(f"SELECT {_ERASURE_COLUMNS} FROM cardsync.erasures AS e WHERE e.erasure_id = :erasure_id")
@@ -309,15 +296,14 @@ def runs(connection: Connection) -> Runs:
 
 _DELIVERY_COLUMNS: Final = """
     d.made_at AS at, d.event_id AS ref, d.delivery_id, d.status, d.attempts, d.due_at, d.finished_at, d.last_status,
-    d.last_error
+    d.last_error, cardsync.body_is_kept(d.event_id) AS is_kept
 """
-_DELIVERIES: Final[Mapping[str, TextClause]] = {
-    status: text(f"""
-        SELECT {_DELIVERY_COLUMNS} FROM cardsync.deliveries AS d
-        WHERE d.endpoint_id = (SELECT endpoint_id FROM cardsync.endpoints WHERE name = :endpoint AND status <> 'removed')
-          AND d.status = '{status}' AND (d.made_at, d.event_id) < (cast(:at AS timestamptz), :ref)
-        ORDER BY d.made_at DESC, d.event_id DESC LIMIT :limit
-    """)
+_MADE: Final = Order("d.made_at", "d.event_id")
+_OF_ENDPOINT: Final = """
+    d.endpoint_id = (SELECT endpoint_id FROM cardsync.endpoints WHERE name = :endpoint AND status <> 'removed')
+"""
+_DELIVERIES: Final[Mapping[str, Listing]] = {
+    status: exact(_DELIVERY_COLUMNS, "cardsync.deliveries AS d", _MADE, f"{_OF_ENDPOINT} AND d.status = '{status}'")
     for status in ("pending", "failed", "done")
 }
 DELIVERY_STATES: Final = tuple(_DELIVERIES)
@@ -325,7 +311,7 @@ DELIVERY_STATES: Final = tuple(_DELIVERIES)
 
 def deliveries(connection: Connection, *, endpoint: str, status: str, after: Place | None) -> Page:
     """The deliveries of one endpoint in a state."""
-    return _read(connection, _DELIVERIES[status], after, endpoint=endpoint)
+    return _DELIVERIES[status].page(connection, after, endpoint=endpoint)
 
 
 _CADENCES = text("""

@@ -1,8 +1,9 @@
 """Operations: what an operator asked for and a worker carries out. What "all N matching" means, counted, priced and walked.
 
-The filter is frozen when it is asked for, with the moment: what fails or is held later is not meant. A bulk operation walks its
-rows by the partial index of failures, or of what is held, by a keyset, ``AT_ONCE`` in a step, so that it can be watched and
-cancelled. Counts stop at ``COUNTED_MAX``. Before each step it is looked at again whether the operator may.
+The filter is frozen at the dry run, with the database's moment: what fails or is held later is not meant. A notification fails
+at its ``due_at`` (``store.inbox.postpone``), a deletion and a delivery at their ``finished_at``. A bulk operation walks its rows
+by the partial index of failures, or of what is held, by a keyset, ``AT_ONCE`` in a step, so that it can be watched and cancelled.
+Counts stop at ``COUNTED_MAX``. Before each step it is looked at again whether the operator may.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, TextClause, text
 
+from cardsync import db
 from cardsync.store.console.actions import Act, carry_out
 from cardsync.store.console.operators import Role, may
 from cardsync.store.deletions.askers import WAITS
@@ -80,7 +83,7 @@ _COLUMNS: Final = """
 _SHOW = text(f"SELECT {_COLUMNS} FROM cardsync.operations WHERE operation_id = :operation_id")
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM cardsync.operations
-    WHERE cast(:at AS timestamptz) IS NULL OR (asked_at, operation_id) < (cast(:at AS timestamptz), cast(:ref AS uuid))
+    WHERE (asked_at, operation_id) < (cast(:at AS timestamptz), cast(:ref AS uuid))
     ORDER BY asked_at DESC, operation_id DESC LIMIT :limit
 """)
 
@@ -95,7 +98,7 @@ def listing(
     connection: Connection, *, before: tuple[dt.datetime, uuid.UUID] | None = None, limit: int
 ) -> list[Operation]:
     """The newest operations before one."""
-    at, ref = before or (None, None)
+    at, ref = before or ("infinity", _NIL)
     rows = connection.execute(_LIST, {"at": at, "ref": ref, "limit": limit})
     return [Operation(**{**row._asdict(), "failures": tuple(row.failures)}) for row in rows]
 
@@ -145,27 +148,55 @@ FILTERS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "replay_deliveries": ("until", "endpoint"),
     "release_deletions": ("until", "asker"),
 }
-# What a filter matches. All of it reads a partial index: of what failed or ended badly, or of what is held.
-_EVENTS: Final = """
-    FROM cardsync.events AS e
-    WHERE e.status = 'failed' AND e.received_at <= cast(:until AS timestamptz)
-      AND (cast(:environment AS text) IS NULL OR e.environment = :environment)
-      AND (cast(:error AS text) IS NULL OR e.last_error = :error)
-"""
+# What a filter matches. A statement names no value that is not given (an index is of no use to "not given, or equal"), and goes
+# in the order of an index that holds nothing else: or PostgreSQL, which expects to come upon enough rows soon, reads a table from
+# its beginning, and what failed or is held is at its end.
+_EVENTS: Final = "FROM cardsync.events AS e WHERE e.status = 'failed' AND e.due_at <= cast(:until AS timestamptz)"
+_GIVEN: Final[Mapping[str, str]] = {"environment": "e.environment = :environment", "error": "e.last_error = :error"}
 _DELETIONS: Final = """
     FROM cardsync.deletions AS d
-    WHERE d.phase IN ('blocked', 'failed') AND d.phase = :phase AND d.error IS DISTINCT FROM 'cancelled'
-      AND d.finished_at <= cast(:until AS timestamptz) AND (cast(:error AS text) IS NULL OR d.error = :error)
+    WHERE d.phase = '{phase}' AND d.error IS DISTINCT FROM 'cancelled' AND d.finished_at <= cast(:until AS timestamptz)
 """
+_PHASES: Final = ("blocked", "failed")
 _DELIVERIES: Final = """
     FROM cardsync.deliveries AS d
     WHERE d.endpoint_id = (SELECT endpoint_id FROM cardsync.endpoints WHERE name = :endpoint AND status <> 'removed')
       AND d.status = 'failed' AND d.finished_at <= cast(:until AS timestamptz)
 """
+# From one asker to the same one: with "equal" other indexes have the same order, of rows that are not held too.
 _HELD: Final = f"""
     FROM cardsync.deletions AS d
-    WHERE {WAITS} AND d.asker = :asker AND d.requested_at <= cast(:until AS timestamptz)
+    WHERE {WAITS} AND d.asker BETWEEN :asker AND :asker AND d.requested_at <= cast(:until AS timestamptz)
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """The statements of one filter: how many match, of how many customers, up to ``COUNTED_MAX``; and the next ones."""
+
+    count: TextClause
+    next: TextClause
+
+
+@cache
+def _events(*given: str) -> _Which:
+    """An index has all that is counted. It goes by the environment, then the error: where only the error is given, both
+    environments are named."""
+    which = " AND ".join([_EVENTS, *(_GIVEN[name] for name in given)])
+    counted = f"{which} ORDER BY e.environment, e.last_error"
+    if given == ("error",):
+        counted = f"{which} AND e.environment IN ('production', 'sandbox')"
+    return _Which(
+        text(f"""
+            SELECT count(*) AS matching, count(DISTINCT (environment, customer_id)) AS customers
+            FROM (SELECT e.environment, e.customer_id {counted} LIMIT {COUNTED_MAX}) AS counted
+        """),
+        text(f"""
+            SELECT e.received_at AS at, e.event_id AS ref, e.event_id AS named {which}
+              AND (e.received_at, e.event_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
+            ORDER BY e.received_at, e.event_id LIMIT {AT_ONCE}
+        """),
+    )
 
 
 def _count_deletions(which: str) -> TextClause:
@@ -175,40 +206,65 @@ def _count_deletions(which: str) -> TextClause:
     """)
 
 
-_MATCHING: Final[Mapping[Kind, TextClause]] = {
-    "replay_events": text(f"""
-        SELECT count(*) AS matching, count(DISTINCT (environment, customer_id)) AS customers
-        FROM (SELECT e.environment, e.customer_id {_EVENTS} LIMIT {COUNTED_MAX}) AS counted
-    """),
-    "replay_deliveries": text(f"""
-        SELECT count(*) AS matching, 0 AS customers FROM (SELECT {_DELIVERIES} LIMIT {COUNTED_MAX}) AS counted
-    """),
-    "replay_deletions": _count_deletions(_DELETIONS),
-    "release_deletions": _count_deletions(_HELD),
+@cache
+def _deletions(phase: str, *given: str) -> _Which:
+    which = _DELETIONS.format(phase=phase) + (" AND d.error = :error" if "error" in given else "")
+    order = "ORDER BY d.finished_at, d.deletion_id"
+    return _Which(
+        _count_deletions(f"{which} {order}"),
+        text(f"""
+            SELECT d.finished_at AS at, d.deletion_id AS ref, d.deletion_id AS named {which}
+              AND (d.finished_at, d.deletion_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
+            {order} LIMIT {AT_ONCE}
+        """),
+    )
+
+
+_NONE: Final = _Which(
+    text("SELECT 0 AS matching, 0 AS customers"),
+    text("SELECT now() AS at, gen_random_uuid() AS ref, gen_random_uuid() AS named WHERE false"),
+)
+_OTHERS: Final[Mapping[Kind, _Which]] = {
+    "replay_deliveries": _Which(
+        text(f"""
+            SELECT count(*) AS matching, 0 AS customers
+            FROM (SELECT {_DELIVERIES} ORDER BY d.made_at, d.event_id LIMIT {COUNTED_MAX}) AS counted
+        """),
+        text(f"""
+            SELECT d.made_at AS at, d.delivery_id AS ref, d.event_id AS named {_DELIVERIES}
+              AND d.delivery_id > cast(:ref AS bigint)
+            ORDER BY d.delivery_id LIMIT {AT_ONCE}
+        """),
+    ),
+    "release_deletions": _Which(
+        _count_deletions(f"{_HELD} ORDER BY d.asker, d.requested_at, d.deletion_id"),
+        text(f"""
+            SELECT d.requested_at AS at, d.deletion_id AS ref, d.deletion_id AS named {_HELD}
+              AND d.deletion_id > cast(:ref AS uuid)
+            ORDER BY d.asker, d.deletion_id LIMIT {AT_ONCE}
+        """),
+    ),
 }
-_NEXT: Final[Mapping[Kind, TextClause]] = {
-    "replay_events": text(f"""
-        SELECT e.received_at AS at, e.event_id AS ref, e.event_id AS named {_EVENTS}
-          AND (e.received_at, e.event_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
-        ORDER BY e.received_at, e.event_id LIMIT {AT_ONCE}
-    """),
-    "replay_deletions": text(f"""
-        SELECT d.finished_at AS at, d.deletion_id AS ref, d.deletion_id AS named {_DELETIONS}
-          AND (d.finished_at, d.deletion_id) > (cast(:at AS timestamptz), cast(:ref AS uuid))
-        ORDER BY d.finished_at, d.deletion_id LIMIT {AT_ONCE}
-    """),
-    "replay_deliveries": text(f"""
-        SELECT d.made_at AS at, d.delivery_id AS ref, d.event_id AS named {_DELIVERIES}
-          AND d.delivery_id > cast(:ref AS bigint)
-        ORDER BY d.delivery_id LIMIT {AT_ONCE}
-    """),
-    "release_deletions": text(f"""
-        SELECT d.requested_at AS at, d.deletion_id AS ref, d.deletion_id AS named {_HELD}
-          AND d.deletion_id > cast(:ref AS uuid)
-        ORDER BY d.asker, d.deletion_id LIMIT {AT_ONCE}
-    """),
-}
+
+
+def _which(kind: Kind, filter_: Mapping[str, Any]) -> _Which:
+    """The statements of a filter, by which of its values are given."""
+    given = tuple(name for name in _GIVEN if filter_.get(name) is not None)
+    if kind == "replay_events":
+        return _events(*given)
+    if kind == "replay_deletions":
+        phase = filter_.get("phase")
+        return _deletions(phase, *given) if phase in _PHASES else _NONE
+    return _OTHERS[kind]
+
+
 _NIL: Final = str(uuid.UUID(int=0))
+
+
+def frozen(connection: Connection, chosen: Mapping[str, Any], *, until: dt.datetime | None = None) -> dict[str, Any]:
+    """The filter with its moment: the database's own, now, or an earlier one that a dry run noted. Never the host's."""
+    now = db.moment(connection)
+    return {**chosen, "until": (now if until is None else min(until, now)).isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +280,14 @@ def cost(connection: Connection, kind: Kind, filter_: Mapping[str, Any]) -> Cost
 
     A delivery is a message to an endpoint: it costs no call.
     """
-    row = connection.execute(_MATCHING[kind], _parameters(kind, filter_)).one()
+    statement = _which(kind, filter_).count
+    row = connection.execute(statement, _parameters(statement, filter_)).one()
     deletes = kind in ("replay_deletions", "release_deletions")
     return Cost(row.matching, row.matching * deletes + row.customers)
 
 
-def _parameters(kind: Kind, filter_: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: filter_.get(name) for name in FILTERS[kind]}
+def _parameters(statement: TextClause, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given.get(name) for name in statement.compile().params}
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +343,9 @@ def next_rows(connection: Connection, claimed: Claimed) -> list[Matched]:
     """The next rows of a bulk operation, after its place."""
     before_all = {"at": "-infinity", "ref": "0" if claimed.kind == "replay_deliveries" else _NIL}
     place = claimed.place or before_all
-    parameters = {**_parameters(claimed.kind, claimed.filter), "at": place["at"], "ref": place["ref"]}
-    statement = _NEXT[claimed.kind]
-    wanted = {name: parameters[name] for name in statement.compile().params}
-    return [Matched(*row) for row in connection.execute(statement, wanted)]
+    statement = _which(claimed.kind, claimed.filter).next
+    parameters = _parameters(statement, {**claimed.filter, "at": place["at"], "ref": place["ref"]})
+    return [Matched(*row) for row in connection.execute(statement, parameters)]
 
 
 _ADVANCE = text(f"""

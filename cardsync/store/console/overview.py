@@ -41,27 +41,27 @@ class Needs:
     open_deletions: int
 
 
-def _capped(what: str) -> str:
-    return f"(SELECT count(*) FROM (SELECT FROM {what} LIMIT {COUNTED_MAX}) AS counted)"
+def _capped(what: str, order: str) -> str:
+    """SQL: a count that stops. Its order is that of an index which holds nothing else: or PostgreSQL, which expects to come upon
+    enough rows soon, reads a table from its beginning, and what waits is at its end."""
+    return f"(SELECT count(*) FROM (SELECT FROM cardsync.{what} ORDER BY {order} LIMIT {COUNTED_MAX}) AS counted)"
 
 
-_FAILED_DELETIONS: Final = (
-    "cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'failed'"
-    " AND error IS DISTINCT FROM 'cancelled'"
-)
+_FAILED_DELETIONS: Final = "deletions WHERE phase = 'failed' AND error IS DISTINCT FROM 'cancelled'"
+_LATE: Final = "erasures WHERE due_at IS NOT NULL AND status IN ('blocked', 'failed')"
 _NEEDS = text(f"""
-    SELECT {_capped("cardsync.events WHERE status = 'failed'")} AS failed_events,
-           {_capped("cardsync.deletions WHERE phase IN ('blocked', 'failed') AND phase = 'blocked'")} AS blocked_deletions,
-           {_capped(_FAILED_DELETIONS)} AS failed_deletions,
-           {_capped("cardsync.deletions WHERE due_at = 'infinity'")} AS held_deletions,
-           {_capped("cardsync.erasures WHERE due_at IS NOT NULL AND status IN ('blocked', 'failed')")} AS late_erasures,
-           {_capped("cardsync.customers WHERE removals_held")} AS held_customers,
-           {_capped("cardsync.customers WHERE list_oddities <> '{}'")} AS odd_customers,
-           {_capped("cardsync.events WHERE status = 'pending'")} AS pending_events,
+    SELECT {_capped("events WHERE status = 'failed'", "received_at")} AS failed_events,
+           {_capped("deletions WHERE phase = 'blocked'", "finished_at")} AS blocked_deletions,
+           {_capped(_FAILED_DELETIONS, "finished_at")} AS failed_deletions,
+           {_capped("deletions WHERE due_at = 'infinity'", "requested_at, deletion_id")} AS held_deletions,
+           {_capped(_LATE, "due_at")} AS late_erasures,
+           {_capped("customers WHERE removals_held", "id")} AS held_customers,
+           {_capped("customers WHERE list_oddities <> '{}'", "id")} AS odd_customers,
+           {_capped("events WHERE status = 'pending'", "due_at")} AS pending_events,
            (SELECT min(w.received_at) FROM (
                SELECT received_at FROM cardsync.events WHERE status = 'pending' ORDER BY due_at LIMIT {COUNTED_MAX}
            ) AS w) AS oldest_hint,
-           {_capped("cardsync.deletions WHERE " + in_phase("deletions", *OPEN))} AS open_deletions
+           {_capped("deletions WHERE " + in_phase("deletions", *OPEN), "requested_at DESC")} AS open_deletions
 """)
 
 
@@ -93,37 +93,38 @@ class Ages:
 
 # An expression and not the first of the hours: the planner knows how few rows of a large table are that new.
 _SINCE: Final = "date_trunc('hour', statement_timestamp()) - make_interval(hours => :hours - 1)"
+# A row for each hour and kind, and no join: the planner expects a row of its own for each moment of a day, and would compile for
+# a second what it then joins.
 _HOURS = text(f"""
-    WITH hours AS (
-        SELECT h AS began FROM generate_series(
-            date_trunc('hour', statement_timestamp()) - make_interval(hours => :hours - 1), statement_timestamp(),
-            interval '1 hour'
-        ) AS h
-    ), hints AS (
-        SELECT date_trunc('hour', received_at) AS hour, count(*) AS n FROM cardsync.events
-        WHERE received_at >= {_SINCE} GROUP BY 1
-    ), lists AS (
-        SELECT date_trunc('hour', asked_at) AS hour, count(*) AS n FROM cardsync.observations
-        WHERE asked_at >= {_SINCE} GROUP BY 1
-    ), changes AS (
-        SELECT date_trunc('hour', at) AS hour, count(*) AS n FROM cardsync.card_changes
-        WHERE seq > (SELECT seq FROM cardsync.feed_head) - :feed_max AND at >= {_SINCE} GROUP BY 1
-    ), calls AS (
-        SELECT hour, jsonb_object_agg(lane, n) AS by_lane FROM (
-            SELECT date_trunc('hour', minute) AS hour, lane, sum(calls)::bigint AS n FROM cardsync.call_minutes
-            WHERE minute >= {_SINCE} GROUP BY 1, 2
-        ) AS l GROUP BY 1
-    )
-    SELECT h.began, coalesce(hints.n, 0), coalesce(lists.n, 0), coalesce(changes.n, 0), coalesce(calls.by_lane, '{{}}')
-    FROM hours AS h LEFT JOIN hints ON hints.hour = h.began LEFT JOIN lists ON lists.hour = h.began
-    LEFT JOIN changes ON changes.hour = h.began LEFT JOIN calls ON calls.hour = h.began
-    ORDER BY h.began
+    SELECT h AS hour, 'began' AS kind, 0 AS n FROM generate_series(
+        date_trunc('hour', statement_timestamp()) - make_interval(hours => :hours - 1), statement_timestamp(),
+        interval '1 hour'
+    ) AS h
+    UNION ALL
+    SELECT date_trunc('hour', received_at), 'hints', count(*) FROM cardsync.events WHERE received_at >= {_SINCE} GROUP BY 1
+    UNION ALL
+    SELECT date_trunc('hour', asked_at), 'lists', count(*) FROM cardsync.observations WHERE asked_at >= {_SINCE} GROUP BY 1
+    UNION ALL
+    SELECT date_trunc('hour', at), 'changes', count(*) FROM cardsync.card_changes
+    WHERE seq BETWEEN (SELECT seq FROM cardsync.feed_head) - :feed_max AND (SELECT seq FROM cardsync.feed_head)
+      AND at >= {_SINCE} GROUP BY 1
+    UNION ALL
+    SELECT date_trunc('hour', minute), 'lane ' || lane, sum(calls)::bigint FROM cardsync.call_minutes
+    WHERE minute >= {_SINCE} GROUP BY 1, 2
 """)
 
 
 def hours(connection: Connection) -> list[Hour]:
     """The last ``HOURS`` hours, the oldest first; the newest one is not over yet."""
-    return [Hour(*row) for row in connection.execute(_HOURS, {"hours": HOURS, "feed_max": FEED_MAX})]
+    found: dict[dt.datetime, dict[str, int]] = {}
+    for row in connection.execute(_HOURS, {"hours": HOURS, "feed_max": FEED_MAX}):
+        found.setdefault(row.hour, {})[row.kind] = row.n
+    return [_hour(began, found[began]) for began in sorted(found) if "began" in found[began]]
+
+
+def _hour(began: dt.datetime, counted: Mapping[str, int]) -> Hour:
+    calls = {kind.removeprefix("lane "): n for kind, n in counted.items() if kind.startswith("lane ")}
+    return Hour(began, counted.get("hints", 0), counted.get("lists", 0), counted.get("changes", 0), calls)
 
 
 _SIZE = text("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'cardsync.customers'::regclass")

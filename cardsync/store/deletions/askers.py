@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,8 +28,8 @@ SHOWN_MAX: Final = 50  # askers that `brake show` lists
 
 @dataclass(frozen=True, slots=True)
 class HeldAsker:
-    """An asker whose requests are held: since when, how many it asked for on that day, and how many deletions wait, up to
-    ``COUNTED_MAX``."""
+    """An asker whose requests are held: since when, how many it asked for on that day, and how many deletions wait, up to the
+    most that were counted."""
 
     asker: str
     held_since: dt.datetime
@@ -53,19 +52,23 @@ def keep_limits(connection: Connection, *, share: float, floor: int) -> None:
 # What is held since a restore is no asker's trouble, and is decided one by one.
 WAITS: Final = f"due_at = 'infinity' AND error IS DISTINCT FROM '{HELD_SINCE_RESTORE}'"
 
+# In the order of the index of what is held, and from one asker to the same one: or PostgreSQL, which expects to come upon enough
+# of them soon, reads the table from its beginning, and what is held is at its end. What came together lies together on the disk.
 _HELD = text(f"""
     SELECT a.asker, a.held_since, a.day, a.asked, (
         SELECT count(*) FROM (
-            SELECT FROM cardsync.deletions AS d WHERE d.asker = a.asker AND {WAITS} LIMIT {COUNTED_MAX}
+            SELECT FROM cardsync.deletions AS d WHERE d.asker BETWEEN a.asker AND a.asker AND {WAITS}
+            ORDER BY d.asker, d.requested_at, d.deletion_id LIMIT :counted_max
         ) AS counted
     ) AS deletions_held
     FROM cardsync.deletion_askers AS a WHERE a.held_since IS NOT NULL ORDER BY a.held_since, a.asker LIMIT :limit
 """)
 
 
-def held(connection: Connection) -> list[HeldAsker]:
-    """The askers whose requests are held, the longest first."""
-    return [HeldAsker(*row) for row in connection.execute(_HELD, {"limit": SHOWN_MAX})]
+def held(connection: Connection, *, counted_max: int = COUNTED_MAX) -> list[HeldAsker]:
+    """The askers whose requests are held, the longest first. Counts of what waits end at ``counted_max``."""
+    parameters = {"limit": SHOWN_MAX, "counted_max": counted_max}
+    return [HeldAsker(*row) for row in connection.execute(_HELD, parameters)]
 
 
 # An asker's open transaction holds its row: no sweep waits for that.
@@ -131,18 +134,30 @@ _LET_GO_OF: Final = """
     INSERT INTO cardsync.deletion_steps (deletion_id, step, detail)
     SELECT deletion_id, 'replayed', jsonb_build_object('released_by', cast(:by AS text)) FROM released ORDER BY deletion_id
 """
-# Rows that a list just moves are passed over: the caller asks again until nothing is left.
-_LET_GO = text(
-    _LET_GO_OF.format(
-        waits=WAITS, which="asker = ANY(:askers) ORDER BY asker, deletion_id LIMIT :limit FOR UPDATE SKIP LOCKED"
+# What waits although its asker's requests are taken: a release has not come to it yet, or was cut short before it did.
+_LEFT: Final = f"""
+    {WAITS} AND (cast(:asker AS text) IS NULL OR asker = :asker) AND NOT EXISTS (
+        SELECT FROM cardsync.deletion_askers AS a WHERE a.asker = deletions.asker AND a.held_since IS NOT NULL
     )
-)
+    ORDER BY asker, deletion_id LIMIT :limit
+"""
+_SHOW_LEFT = text(f"SELECT deletion_id FROM cardsync.deletions WHERE {_LEFT}")
+# Rows that another session holds are passed over: to wait for one while others are locked could be to wait in a circle.
+_LET_GO = text(_LET_GO_OF.format(waits="true", which=f"{_LEFT} FOR UPDATE SKIP LOCKED"))
 _LET_ONE_GO = text(_LET_GO_OF.format(waits=WAITS, which="deletion_id = :deletion_id FOR UPDATE"))
 
 
-def let_go(connection: Connection, askers: Sequence[str], *, by: str, limit: int = AT_ONCE) -> int:
-    """Make held deletions of these askers due; return their number. A running worker takes them up within seconds."""
-    return connection.execute(_LET_GO, {"askers": list(askers), "by": by, "limit": limit}).rowcount
+def let_go(connection: Connection, asker: str | None = None, *, by: str, limit: int = AT_ONCE) -> int:
+    """Make due what is held of one asker, or of all, whose requests are taken again; return the number of deletions.
+
+    A running worker takes them up within seconds. Rows that are locked are left (``left``).
+    """
+    return connection.execute(_LET_GO, {"asker": asker, "by": by, "limit": limit}).rowcount
+
+
+def left(connection: Connection, asker: str | None = None, *, limit: int = AT_ONCE) -> list[uuid.UUID]:
+    """What is held still of one asker, or of all, whose requests are taken again."""
+    return list(connection.execute(_SHOW_LEFT, {"asker": asker, "limit": limit}).scalars())
 
 
 def let_one_go(connection: Connection, deletion_id: uuid.UUID, *, by: str) -> bool:

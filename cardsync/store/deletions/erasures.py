@@ -265,9 +265,9 @@ _FORGET_EVENTS = text("""
     UPDATE cardsync.events
     SET status = CASE status WHEN 'failed' THEN 'done' ELSE status END,
         settled_at = coalesce(settled_at, clock_timestamp()), token = NULL, facts = NULL,
-        session_id = NULL, reference_number = NULL, agreement_id = NULL
+        session_id = NULL, reference_number = NULL, order_no = NULL, agreement_id = NULL
     WHERE environment = ANY(:environments) AND customer_id = :customer_id AND status <> 'pending'
-      AND (status = 'failed' OR coalesce(session_id, reference_number, agreement_id) IS NOT NULL)
+      AND (status = 'failed' OR coalesce(session_id, reference_number, order_no, agreement_id) IS NOT NULL)
 """)
 
 

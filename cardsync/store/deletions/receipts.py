@@ -1,8 +1,8 @@
 """Receipts: every step of every deletion, append-only, all in one chain of hashes, and the chain sealed with a key.
 
-A step's hash is SHA-256 over the hash before it and the step's own text: its number, the deletion, the time (UTC, microseconds),
-the step's name and its detail as PostgreSQL prints ``jsonb``, one a line. The first one stands on 32 zero bytes. The database
-makes the chain itself, at commit (migration 0002); here it is made again from the tables, and compared.
+A step's text is its number, the deletion, the time (UTC, microseconds), the step's name and its detail as PostgreSQL prints
+``jsonb``, one a line; how the hashes follow each other is told in ``store.sealed_chains``. The database makes the chain itself,
+at commit (migration 0002); here it is made again from the tables, and compared.
 
 The owner of the database could change a step and make the chain again. So a worker *seals* the chain's head about once a second
 while it moves: HMAC-SHA256 with a key made from ``CARDSYNC_SECRET_KEY``, which is not in the database. A chain that was made
@@ -16,16 +16,16 @@ hash that was noted elsewhere. No token, name or number stands in a step, so tha
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
-from cardsync.store import seals
+from cardsync.store.sealed_chains import ROWS_AT_ONCE, ChainReader, Link, Verified
+from cardsync.store.seals import Seal
 
 Name = Literal[
     "asked",
@@ -44,9 +44,6 @@ Name = Literal[
     "held",  # a backup was restored, and what became of it since is not known
 ]
 
-BEFORE_THE_FIRST: Final = bytes(32)
-ROWS_AT_ONCE: Final = 1_000
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -58,23 +55,6 @@ class Step:
     step: str
     detail: Mapping[str, Any]
     hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What making the chain again showed: how many steps, the last hash, and the number of the first that does not fit.
-
-    ``noted_at`` is the number of the step whose hash the caller had noted; ``None`` if no step has it, or none was given.
-    ``sealed_to`` is the last step that a seal covers (0: none), ``unsealed_since`` the time of the first step after it; both
-    ``None`` if no key was given, since then no seal was looked at.
-    """
-
-    steps: int
-    head: bytes
-    broken_at: int | None
-    noted_at: int | None = None
-    sealed_to: int | None = None
-    unsealed_since: dt.datetime | None = None
 
 
 _ADD = text("""
@@ -145,56 +125,25 @@ def verify(connection: Connection, *, noted: bytes | None = None, keys: Sequence
     ``seals.RECEIPTS``, the present one and older ones) every seal is checked too.
     """
     head = connection.execute(_HEAD).one()
-    reader = _ChainReader(noted, keys)
+    reader = ChainReader(noted, keys)
     while rows := connection.execute(
         _PAGE, {"after": reader.number, "last": head.step_no, "limit": ROWS_AT_ONCE}
     ).all():
-        if not all(reader.fits(row) for row in rows):
-            return reader.result(broken_at=reader.number + 1)
+        if not all(reader.fits(_link(row)) for row in rows):
+            return reader.broken()
     is_whole = (head.step_no, bytes(head.hash), head.last_no) == (reader.number, reader.hash, reader.number)
     cut_off = connection.execute(_SEALED_BEYOND, {"step_no": head.step_no}).scalar_one()
     if not is_whole or cut_off or connection.execute(_UNCHAINED).scalar_one():
-        return reader.result(broken_at=reader.number + 1)
-    return reader.result(broken_at=connection.execute(_CONTRADICTED).scalar_one())
+        return reader.broken()
+    contradicted = connection.execute(_CONTRADICTED).scalar_one()
+    return reader.whole() if contradicted is None else reader.broken(at=contradicted)
 
 
-class _ChainReader:
-    """Reads the chain from its first step on: where it is, and what it saw so far."""
-
-    def __init__(self, noted: bytes | None, keys: Sequence[bytes]) -> None:
-        self._noted, self._keys = noted, keys
-        self.number, self.hash = 0, BEFORE_THE_FIRST
-        self._noted_at: int | None = None
-        self._sealed_to = 0
-        self._unsealed_since: dt.datetime | None = None
-
-    def fits(self, row: Row[Any]) -> bool:
-        """Take one step more, if the row is the next one and its hash and seal are right."""
-        digest = _digest(self.number + 1, self.hash, row)
-        if row.step_no != self.number + 1 or digest != bytes(row.hash):
-            return False
-        if self._keys and row.seal is not None:
-            seal = seals.Seal(row.step_no, bytes(row.sealed_hash), row.sealed_at, bytes(row.seal))
-            if seal.hash != digest or not seals.is_ours(seal, self._keys):
-                return False
-            self._sealed_to, self._unsealed_since = row.step_no, None
-        elif self._unsealed_since is None:
-            self._unsealed_since = row.at
-        self.number, self.hash = row.step_no, digest
-        self._noted_at = self.number if digest == self._noted else self._noted_at
-        return True
-
-    def result(self, *, broken_at: int | None) -> Verified:
-        """What was read, as the answer to ``verify``."""
-        if not self._keys:
-            return Verified(self.number, self.hash, broken_at, self._noted_at)
-        return Verified(self.number, self.hash, broken_at, self._noted_at, self._sealed_to, self._unsealed_since)
-
-
-def _digest(number: int, before: bytes, row: Row[Any]) -> bytes:
-    """The hash that the step must have; empty, and so no hash, for a link without a step."""
-    if row.deletion_id is None:
-        return b""
-    at = row.at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    content = "\n".join((str(number), str(row.deletion_id), at, row.step, row.detail))
-    return hashlib.sha256(before + content.encode()).digest()
+def _link(row: Row[Any]) -> Link:
+    """The link of a row; without a text where the step itself is gone."""
+    seal = None if row.seal is None else Seal(row.step_no, bytes(row.sealed_hash), row.sealed_at, bytes(row.seal))
+    said = None
+    if row.deletion_id is not None:
+        at = row.at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        said = "\n".join((str(row.step_no), str(row.deletion_id), at, row.step, row.detail)).encode()
+    return Link(row.step_no, bytes(row.hash), said, row.at, seal)

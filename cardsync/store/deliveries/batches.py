@@ -24,7 +24,7 @@ CHANGES_MAX: Final = 1_000  # of one answer over HTTP
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch that is under way. ``ticket`` guards its end."""
+    """A batch that is under way. ``ticket`` guards its end; ``claimed_at`` is the database's moment."""
 
     endpoint_id: uuid.UUID
     endpoint: str
@@ -36,6 +36,7 @@ class Batch:
     head: int
     epoch: int
     failing_seconds: float
+    claimed_at: dt.datetime
 
     @property
     def first(self) -> int:
@@ -78,7 +79,8 @@ _CLAIM = text("""
     RETURNING e.endpoint_id, e.name, e.url, e.secret,
         CASE WHEN e.previous_until > clock_timestamp() THEN e.previous_secret END AS previous_secret, e.ticket, e.attempts,
         e.cursor_seq, e.batch_last,
-        coalesce(extract(epoch FROM clock_timestamp() - e.failing_since), 0)::float8 AS failing_seconds
+        coalesce(extract(epoch FROM clock_timestamp() - e.failing_since), 0)::float8 AS failing_seconds,
+        clock_timestamp() AS claimed_at
 """)
 _CHANGES = text("""
     SELECT seq, at, card_id, environment, customer_id, change, fields, cause, epoch FROM registry.card_changes
@@ -97,7 +99,7 @@ def claim(connection: Connection) -> list[Batch]:
         changes = _read(connection, after=row.cursor_seq, last=row.batch_last, limit=BATCH)
         place = feed.place(connection)
         secrets = Secrets(row.secret, row.previous_secret)
-        facts = (row.ticket, row.attempts, tuple(changes), place.head, place.epoch, row.failing_seconds)
+        facts = (row.ticket, row.attempts, tuple(changes), place.head, place.epoch, row.failing_seconds, row.claimed_at)
         found.append(Batch(row.endpoint_id, row.name, row.url, secrets, *facts))
     return found
 

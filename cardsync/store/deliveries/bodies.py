@@ -11,17 +11,18 @@ is passed on, up to ``BODIES_A_SIGNATURE`` an hour; what exceeds that in a flood
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from sqlalchemy import Connection, text
 
 from cardsync.ciphers import KeyRing
 from cardsync.core.cards import ENVIRONMENTS
-from cardsync.core.kept_bodies import about
+from cardsync.core.events import event_id_text
+from cardsync.core.kept_bodies import KeptBody, about
 from cardsync.core.spool_format import WaitingRow
 from cardsync.errors import Refused, UnknownSecretKey
 from cardsync.store.deliveries.endpoints import GETS_NOTIFICATIONS
@@ -29,6 +30,13 @@ from cardsync.store.deliveries.endpoints import GETS_NOTIFICATIONS
 BODIES_A_SIGNATURE: Final = 40  # an hour, as many as the inbox keeps rows of repeats
 
 RELAYING: Final = f"EXISTS (SELECT FROM cardsync.endpoints AS e WHERE {GETS_NOTIFICATIONS})"
+
+_DELIVERING: Final = f"""
+        INSERT INTO cardsync.deliveries (endpoint_id, event_id)
+        SELECT e.endpoint_id, kept.event_id
+        FROM kept CROSS JOIN cardsync.endpoints AS e WHERE {GETS_NOTIFICATIONS}
+        ORDER BY kept.event_id
+"""
 
 # Parts of a WITH clause; ``:bodies`` is the parameter. Rows go in the order of their ids, so that two statements with the same
 # bodies wait for each other in one order.
@@ -60,10 +68,25 @@ KEEPING: Final = f"""
         ON CONFLICT DO NOTHING
         RETURNING event_id, received_at
     ), delivering AS (
-        INSERT INTO cardsync.deliveries (endpoint_id, event_id)
-        SELECT e.endpoint_id, kept.event_id
-        FROM kept CROSS JOIN cardsync.endpoints AS e WHERE {GETS_NOTIFICATIONS}
-        ORDER BY kept.event_id
+        {_DELIVERING}
+    )
+"""
+# The same for bodies whose rows the statement itself inserts, with signatures that are new: none of them is kept yet, so that
+# nothing is counted. They come in the order of the rows, from which all else is taken.
+KEEPING_NEW: Final = f"""
+    kept AS (
+        INSERT INTO cardsync.kept_bodies (
+            event_id, signature_hash, received_at, kept_since, customer_id, session_id, content_type, body
+        )
+        SELECT event_id, signature_hash, received_at, received_at, customer_id, session_id, content_type, body
+        FROM given JOIN ROWS FROM (json_to_recordset(cast(:bodies AS json)) AS (content_type text, body text))
+            WITH ORDINALITY AS came (content_type, body, place) USING (place)
+        WHERE hash IN (SELECT body_hash FROM inserted) AND {RELAYING}
+        ORDER BY event_id
+        ON CONFLICT DO NOTHING
+        RETURNING event_id
+    ), delivering AS (
+        {_DELIVERING}
     )
 """
 _KEEP = text(f"WITH {KEEPING} SELECT count(*) FROM kept")
@@ -71,13 +94,18 @@ _KEEP = text(f"WITH {KEEPING} SELECT count(*) FROM kept")
 
 def as_parameter(rows: Sequence[WaitingRow]) -> str:
     """The value of ``:bodies``: those of the rows that have a body to keep."""
-    return json.dumps([_as_json(row) for row in rows if row.kept is not None], ensure_ascii=False)
+    return orjson.dumps([_as_json(row) for row in rows if row.kept is not None]).decode()
+
+
+def in_order(kept: Sequence[KeptBody]) -> str:
+    """The value of ``:bodies`` in ``KEEPING_NEW``: the bodies of all rows, in their order."""
+    return orjson.dumps([{"content_type": one.content_type, "body": one.body} for one in kept]).decode()
 
 
 def _as_json(row: WaitingRow) -> dict[str, object]:
     assert row.kept is not None
     return {
-        "event_id": str(row.event_id),
+        "event_id": event_id_text(row.body_hash),
         "signature_hash": None if row.signature_hash is None else row.signature_hash.hex(),
         "received_at": None if row.received_at is None else row.received_at.isoformat(),
         "customer_id": row.customer_id,

@@ -31,7 +31,10 @@ Because = Literal["gone", "failing"]
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """One delivery that is under way. ``attempt`` guards its end; ``body`` is encrypted, ``None`` if it was erased."""
+    """One delivery that is under way. ``attempt`` guards its end; ``body`` is encrypted, ``None`` if it was erased.
+
+    ``claimed_at`` is the database's moment.
+    """
 
     delivery_id: int
     endpoint_id: uuid.UUID
@@ -43,6 +46,7 @@ class Claimed:
     body: str | None = field(repr=False)
     attempt: int
     age_seconds: float
+    claimed_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ _CLAIM = text(f"""
             extract(epoch FROM clock_timestamp() - made_at)::float8 AS age_seconds
     )
     SELECT c.delivery_id, c.endpoint_id, room.name, room.url, room.secret, room.previous_secret, c.event_id, k.content_type,
-        k.body, c.attempts, c.age_seconds
+        k.body, c.attempts, c.age_seconds, clock_timestamp() AS claimed_at
     FROM claimed AS c JOIN room USING (endpoint_id) LEFT JOIN cardsync.kept_bodies AS k USING (event_id)
     ORDER BY c.delivery_id
 """)
@@ -113,10 +117,7 @@ def claim(connection: Connection) -> list[Claimed]:
     if not endpoint_ids:
         return []
     rows = connection.execute(_CLAIM, {"endpoint_ids": endpoint_ids, "seconds": CLAIM_SECONDS})
-    return [
-        Claimed(r[0], r[1], r[2], r[3], Secrets(r[4], r[5]), r[6], r[7], body=r[8], attempt=r[9], age_seconds=r[10])
-        for r in rows
-    ]
+    return [Claimed(r[0], r[1], r[2], r[3], Secrets(r[4], r[5]), r[6], r[7], r[8], r[9], r[10], r[11]) for r in rows]
 
 
 _SETTLE = text("""

@@ -111,24 +111,23 @@ _COLUMNS: Final = f"""
     CASE WHEN e.kind = 'changes' AND e.attempts > 0 THEN e.due_at WHEN e.opened_at IS NOT NULL THEN e.shut_until END
         AS next_try_at,
     e.last_error, coalesce(waiting.pending, 0) AS pending, coalesce(failed.failed, 0) AS failed,
-    CASE WHEN e.kind = 'changes' THEN (
-        SELECT c.at FROM registry.card_changes AS c WHERE c.seq > e.cursor_seq ORDER BY c.seq LIMIT 1
-    ) ELSE waiting.oldest_pending_at END AS oldest_pending_at,
+    CASE WHEN e.kind = 'changes' THEN {feed.NEXT_AT} ELSE waiting.oldest_pending_at END AS oldest_pending_at,
     e.cursor_seq AS cursor,
     CASE WHEN e.kind = 'changes' THEN {feed.BEHIND} END AS behind
 """
-COUNTED_MAX: Final = 100_000  # deliveries of an endpoint in a state; a count ends there
+COUNTED_MAX: Final = 100_000  # deliveries of an endpoint in a state; a count ends there, or earlier
 _SHOWN: Final = f"""
     SELECT {_COLUMNS} FROM cardsync.endpoints AS e
     CROSS JOIN LATERAL (
         SELECT count(*) AS pending, min(made_at) AS oldest_pending_at FROM (
             SELECT made_at FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'pending'
-            ORDER BY made_at LIMIT {COUNTED_MAX}
+            ORDER BY made_at LIMIT :counted_max
         ) AS counted
     ) AS waiting
     CROSS JOIN LATERAL (
         SELECT count(*) AS failed FROM (
-            SELECT FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'failed' LIMIT {COUNTED_MAX}
+            SELECT FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'failed'
+            ORDER BY d.made_at, d.event_id LIMIT :counted_max  -- an index of failed ones alone has this order
         ) AS counted
     ) AS failed
     WHERE e.status <> 'removed'
@@ -137,14 +136,22 @@ _LIST = text(f"{_SHOWN} ORDER BY e.name")
 _SHOW = text(f"{_SHOWN} AND e.name = :name")
 
 
-def listing(connection: Connection) -> list[Endpoint]:
-    """All endpoints, by name. Counts of deliveries end at ``COUNTED_MAX``."""
-    return [Endpoint(**row._asdict()) for row in connection.execute(_LIST)]
+def listing(connection: Connection, *, counted_max: int = COUNTED_MAX) -> list[Endpoint]:
+    """All endpoints, by name. Counts of deliveries end at ``counted_max``."""
+    return [Endpoint(**row._asdict()) for row in connection.execute(_LIST, {"counted_max": counted_max})]
+
+
+_NAMES = text("SELECT name FROM cardsync.endpoints WHERE status <> 'removed' ORDER BY name")
+
+
+def names(connection: Connection) -> list[str]:
+    """The names of all endpoints."""
+    return list(connection.execute(_NAMES).scalars())
 
 
 def show(connection: Connection, name: str) -> Endpoint:
     """One endpoint, by name. Raises ``NotFound``."""
-    row = connection.execute(_SHOW, {"name": name}).one_or_none()
+    row = connection.execute(_SHOW, {"name": name, "counted_max": COUNTED_MAX}).one_or_none()
     if row is None:
         raise NotFound("there is no endpoint of this name")
     return Endpoint(**row._asdict())
@@ -165,9 +172,7 @@ _LAGS = text(f"""
     SELECT e.name, e.status = 'enabled', e.opened_at IS NOT NULL,
         coalesce(extract(epoch FROM clock_timestamp() - CASE WHEN e.kind = 'notifications' THEN (
             SELECT min(made_at) FROM cardsync.deliveries AS d WHERE d.endpoint_id = e.endpoint_id AND d.status = 'pending'
-        ) ELSE (
-            SELECT at FROM registry.card_changes AS c WHERE c.seq > e.cursor_seq ORDER BY c.seq LIMIT 1
-        ) END), 0)::float8,
+        ) ELSE {feed.NEXT_AT} END), 0)::float8,
         CASE WHEN e.kind = 'changes' THEN {feed.BEHIND} END
     FROM cardsync.endpoints AS e WHERE e.status <> 'removed' ORDER BY e.name
 """)
@@ -176,6 +181,14 @@ _LAGS = text(f"""
 def lags(connection: Connection) -> list[Lag]:
     """How far each endpoint is behind; an index answers."""
     return [Lag(*row) for row in connection.execute(_LAGS)]
+
+
+_DISABLED = text("SELECT name, disabled_because FROM cardsync.endpoints WHERE status = 'disabled' ORDER BY name")
+
+
+def disabled(connection: Connection) -> dict[str, DisabledBecause]:
+    """The endpoints that are sent nothing until a person enables or removes them, each with why."""
+    return {row.name: row.disabled_because for row in connection.execute(_DISABLED)}
 
 
 _SECRETS = text("""

@@ -36,6 +36,14 @@ def durability(connection: Connection) -> Durability:
     return Durability(*connection.execute(_DURABILITY).one())
 
 
+_IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')::boolean")
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Whether the server, or the database's or the login's own setting, lets this session write nothing."""
+    return bool(connection.execute(_IS_READ_ONLY).scalar_one())
+
+
 _PREPARED = text("""
     SELECT count(*) FROM pg_prepared_xacts
     WHERE database = current_database() AND prepared < now() - make_interval(secs => :seconds)

@@ -34,6 +34,26 @@ class DeletionRow(Base):
             "deletion_id",
             postgresql_where=text("phase IN ('blocked', 'failed')"),
         ),
+        Index("deletions_blocked", "finished_at", "deletion_id", postgresql_where=text("phase = 'blocked'")),
+        Index(
+            "deletions_failed",
+            "finished_at",
+            "deletion_id",
+            postgresql_where=text("phase = 'failed' AND error IS DISTINCT FROM 'cancelled'"),
+        ),
+        Index(
+            "deletions_held_since",
+            "requested_at",
+            "deletion_id",
+            postgresql_where=text("due_at = 'infinity'::timestamp with time zone"),
+        ),
+        Index(
+            "deletions_held_of",
+            "asker",
+            "requested_at",
+            "deletion_id",
+            postgresql_where=text("due_at = 'infinity'::timestamp with time zone"),
+        ),
         Index(
             "deletions_held",
             "asker",

@@ -81,6 +81,13 @@ class DeliveryRow(Base):
         Index("deliveries_waiting", "endpoint_id", "made_at", postgresql_where=_PENDING),
         Index("deliveries_claimed", "endpoint_id", postgresql_where=text("claimed_until IS NOT NULL")),
         Index("deliveries_done", "endpoint_id", "made_at", "event_id", postgresql_where=text("status = 'done'")),
+        Index(
+            "deliveries_failed_made",
+            "endpoint_id",
+            "made_at",
+            "event_id",
+            postgresql_where=text("status = 'failed'"),
+        ),
         Index("deliveries_failed", "endpoint_id", "delivery_id", postgresql_where=text("status = 'failed'")),
         {"schema": SCHEMA},
     )

@@ -20,6 +20,7 @@ class ErasureRow(Base):
     __table_args__ = (
         Index("erasures_one_is_open", "customer_id", unique=True, postgresql_where=text("status <> 'done'")),
         Index("erasures_customer", "customer_id"),
+        Index("erasures_requested_at", "requested_at", "erasure_id"),
         Index("erasures_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         {"schema": SCHEMA},
     )
@@ -55,6 +56,7 @@ class ErasureDeletionRow(Base):
     """The deletions that an erasure waits for."""
 
     __tablename__ = "erasure_deletions"
+    __table_args__ = (Index("erasure_deletions_deletion", "deletion_id"), {"schema": SCHEMA})
 
     erasure_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey(f"{SCHEMA}.erasures.erasure_id", name="erasure_deletions_erasure_fkey"), primary_key=True

@@ -172,7 +172,7 @@ class LockRow(Base):
 
 
 class HeartbeatRow(Base):
-    """A worker or beat: when it was last at work, and its host's clock minus the database's (``store.heartbeats``)."""
+    """A process: when it was last at work, and its host's clock minus the database's (``store.heartbeats``)."""
 
     __tablename__ = "heartbeats"
 
@@ -182,6 +182,7 @@ class HeartbeatRow(Base):
     started_at: Mapped[dt.datetime]
     at: Mapped[dt.datetime]
     clock_ahead_seconds: Mapped[float] = mapped_column(Double)
+    connections: Mapped[int | None] = mapped_column(Integer)
 
 
 class HeldKeyRow(Base):

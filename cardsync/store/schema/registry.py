@@ -63,6 +63,15 @@ class EventRow(Base):
         Index("events_repeats_pending", "due_at", postgresql_where=text("status = 'pending' AND repeated")),
         Index("events_repeats", "signature_hash", "environment", "customer_id", postgresql_where=text("repeated")),
         Index("events_failed", "received_at", postgresql_where=text("status = 'failed'")),
+        Index(
+            "events_failed_alike",
+            "environment",
+            "last_error",
+            "received_at",
+            "event_id",
+            postgresql_where=text("status = 'failed'"),
+            postgresql_include=["due_at", "customer_id"],
+        ),
         Index("events_customer", "environment", "customer_id", "evidence_no"),
         Index("events_received_at", "received_at"),
         Index("events_ignored", "received_at", "event_id", postgresql_where=text("status = 'ignored'")),
@@ -81,6 +90,7 @@ class EventRow(Base):
         Index(
             "events_reference", "reference_number", "evidence_no", postgresql_where=text("reference_number IS NOT NULL")
         ),
+        Index("events_order", "order_no", "evidence_no", postgresql_where=text("order_no IS NOT NULL")),
         {"schema": SCHEMA},
     )
 
@@ -95,6 +105,7 @@ class EventRow(Base):
     customer_id: Mapped[str | None]
     session_id: Mapped[str | None]
     reference_number: Mapped[str | None]
+    order_no: Mapped[str | None]
     result: Mapped[str | None]
     state: Mapped[str | None]
     payment_type: Mapped[str | None]

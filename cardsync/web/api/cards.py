@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -89,6 +90,7 @@ def finish(response: Response) -> Response:
     facts["milliseconds"] = round(headers.seconds_so_far() * 1_000, 1)
     if "api_key" in g:
         log.info("api_request", **facts, key_id=str(caller().key_id))
+        headers.note_line(logging.INFO)
     else:
         _strangers.warning("api_request_refused", **facts)
     return response

@@ -230,9 +230,13 @@ class ProblemDetails(Answer):
     title: Annotated[str, Field(description="The kind of problem, for people.")]
     status: Annotated[int, Field(description="The HTTP status again.")]
     detail: Annotated[str, Field(description="What happened this time, for people.")]
-    request_id: Annotated[str | None, Field(description="Finds the request in the logs, as `X-Request-ID` does.")] = (
-        None
-    )
+    request_id: Annotated[
+        str | None,
+        Field(
+            description="Finds the request in the log. Not there where the log has no line of it: of what anybody can send at "
+            "will (an unknown path, no valid key, a wrong signature) a flood is counted, and not logged one by one."
+        ),
+    ] = None
     scope: Annotated[str | None, Field(description="With `insufficient_scope`: the scope that the key lacks.")] = None
     epoch: Annotated[int | None, Field(description="With `feed_restored`: the epoch that counts now.")] = None
     after: Annotated[int | None, Field(description="With `feed_restored`: what to ask after in that epoch.")] = None

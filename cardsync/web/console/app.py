@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from flask import Flask, g
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from werkzeug.exceptions import HTTPException
 
 from cardsync.errors import places
@@ -41,6 +43,7 @@ _SAYS_OF = {
 
 def create_app(settings: Settings, *, engine: Engine) -> Flask:
     """Make the application. ``engine`` commits each statement by itself. Nothing is connected to here."""
+    event.listen(engine, "connect", _plan_each_time)
     app = Flask("cardsync.web.console", static_folder="static", template_folder="templates")
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
@@ -57,6 +60,11 @@ def create_app(settings: Settings, *, engine: Engine) -> Flask:
     for one in (*PAGES, *ACTIONS):
         app.register_blueprint(one)
     return app
+
+
+def _plan_each_time(session: Any, _record: object) -> None:
+    """Let PostgreSQL plan each statement for what it is given: a plan for any place may read a whole table for this one."""
+    session.prepare_threshold = None
 
 
 def _refuse(error: HTTPException) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from cardsync.core.call_budget import LANES as BY_URGENCY
 from cardsync.core.verdict import Sentence
 from cardsync.store.calls.gate import Reason
+from cardsync.web.console import stored
 from cardsync.web.console.formats import DASH, number, when
 from cardsync.web.console.rendering import at_each_use
 from cardsync.web.console.states import STATES, chip
@@ -28,6 +29,7 @@ KINDS: Final[Mapping[str, str]] = {
     "erasure": N_("erasure"),
     "session": N_("session"),
     "reference": N_("reference"),
+    "order": N_("order"),
     "agreement": N_("agreement"),
     "list": N_("list"),
     "change": N_("change"),
@@ -53,6 +55,8 @@ LANES: Final[Mapping[str, str]] = {
     "audit": N_("audits"),
     "repeat": N_("repeated notifications"),
 }
+# What a change of a card came from: most of them are what a look was for.
+CAUSES: Final[Mapping[str, str]] = {**LANES, "calendar": N_("the calendar"), "erasure": N_("erasure")}
 # Why calls to Ottu are paused.
 PAUSES: Final[Mapping[Reason, str]] = {
     "throttled": N_("Ottu asked for time"),
@@ -156,43 +160,30 @@ FACTS: Final[Mapping[str, str]] = {
     "observation_no": N_("list number"),
     "paused": N_("paused"),
     "since": N_("since"),
+    "sessions_ended": N_("sessions ended"),
+    "disabled": N_("disabled"),
+    "because": N_("because"),
+    "was": N_("before that"),
+    "call_no": N_("number of the call"),
+    "status_code": N_("answer"),
+    "late": N_("came too late"),
 }
-# Why a worker did not do something, as far as these are words of ours (``cardsync.stories.carry_out``).
-WHYS: Final = frozenset(
-    (
-        N_("its state does not allow it any more"),
-        N_("its body is not kept any more"),
-        N_("more requests of this asker were held after the dry run: they wait, and new ones are held still"),
-        N_("the operator may not do this any more"),
-        N_("what it is about cannot be read"),
-        N_("this release knows no such operation"),
-    )
-)
-# Why something was refused at once: by the functions of the database that the console calls, or by what looks at an address.
-REFUSALS: Final = frozenset(
-    (
-        N_("this is under way already"),
-        N_("it is not under way any more"),
-        N_("calls are paused already"),
-        N_("no operator has paused calls"),
-        N_("there is no such key, or it is revoked already"),
-        N_("this is your own name: ask another admin"),
-        N_("this is your own name: sign out instead"),
-        N_("this form was sent before, and what it made was shown then"),
-        N_("the idempotency key was used for another request"),
-        N_("there is an endpoint of this name already"),
-        N_("an address with a query is for the command line: cardsync endpoints add"),
-        N_("the URL is not well formed"),
-        N_("the URL must be https://host[:port]/path, or http:// to this machine or a private network"),
-        N_("the URL must carry no credentials and no fragment: messages are signed"),
-        N_("the address is none that endpoints have"),
-        N_("plain http is refused except to this machine and to private networks: use https"),
-    )
-)
 # Facts whose text is a moment; so is every fact whose name ends in ``_at``.
 _MOMENTS: Final = frozenset(("since", "until"))
 # Where a worker's answer goes: of no meaning to people.
 _UNSHOWN: Final = frozenset(("salt", "answer_to"))
+# Facts that are stored texts of ours, words of ours, and words of Ottu's. All others are names and numbers.
+_STORED: Final = frozenset(("error", "last_error", "ignored_because", "reason"))
+_STATES: Final = {state: word for state, (word, _tone) in STATES.items()}
+_WORDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "lane": LANES,
+    "cause": CAUSES,
+    "role": ROLES,
+    "by": {"link": N_("a link"), "issuer": N_("the issuer")},
+    "because": {"restored": N_("a backup was restored")},
+    **dict.fromkeys(("status", "phase", "environment", "was"), _STATES),
+}
+_OF_OTTU: Final = frozenset(("result", "state", "payment_type", "fields"))
 _LISTS: Final[Mapping[str, str]] = {"all": N_("all"), "open": N_("under way"), "stuck": N_("does not go on")}
 _SHOWN_FACTS: Final = (
     "result",
@@ -229,7 +220,11 @@ def register(app: Flask) -> None:
         "entry_detail": entry_detail,
         "fact_list": fact_list,
         "fact_word": fact_word,
-        "why_word": why_word,
+        "cause_word": lambda cause: _(CAUSES.get(cause, cause)),
+        "stored": stored.said,
+        "as_stored": stored.as_stored,
+        "odd": stored.odd,
+        "typed": typed,
         "capped": capped,
         "hour": hour,
         "by_lane": by_lane,
@@ -244,9 +239,9 @@ def action_word(action: str) -> str:
     return _(ACTIONS.get(action, action))
 
 
-def why_word(why: str) -> str:
-    """Why something was not done, in the viewer's language where it is in words of ours."""
-    return _(why) if why in WHYS | REFUSALS else why
+def typed(text: str | None) -> Markup:
+    """What a person typed, in a language that we do not know."""
+    return Markup("<bdi>{}</bdi>").format(DASH if text is None else text)
 
 
 def step_chip(state: str) -> Markup:
@@ -258,8 +253,11 @@ def step_chip(state: str) -> Markup:
 
 def sentence(said: Sentence) -> Markup:
     """A sentence in the viewer's language, with moments in the viewer's zone."""
-    values = {name: _value(value) for name, value in said.values.items()}
-    values |= {name: escape(_(word)) for name, word in said.words.items()}
+    values = {
+        name: stored.said(value) if name == "error" and isinstance(value, str) else _value(value)
+        for name, value in said.values.items()
+    }
+    values |= {name: stored.said(word) if name == "oddities" else escape(_(word)) for name, word in said.words.items()}
     return escape(_(said.text)) % values if values else escape(_(said.text))
 
 
@@ -287,7 +285,7 @@ def fact_list(facts: Mapping[str, Any] | None, *, plain: bool = False) -> Markup
     if not facts:
         return escape("" if plain else DASH)
     named = Markup('<span class="quiet">{}</span> {}')
-    said = [named.format(fact_word(name), _moment(name, value) or _plain(value)) for name, value in _flat(facts)]
+    said = [named.format(fact_word(name), _moment(name, value) or _fact(name, value)) for name, value in _flat(facts)]
     return Markup(", ").join(said) if said else escape(DASH)
 
 
@@ -314,6 +312,17 @@ def _moment(name: str, value: Any) -> Markup | None:
     except ValueError:
         return None
     return None if found.tzinfo is None else when(found)
+
+
+def _fact(name: str, value: Any) -> Markup | str:
+    """A fact's value: in the viewer's language if it is ours, else apart from the text around it."""
+    if isinstance(value, str) and name in _STORED:
+        return stored.said(value) if name != "reason" or stored.knows(value) else typed(value)
+    if isinstance(value, str) and value in _WORDS.get(name, {}):
+        return _(_WORDS[name][value])
+    if name in _OF_OTTU and value:
+        return stored.as_stored(_plain(value))
+    return typed(value) if isinstance(value, str) else _plain(value)
 
 
 def _plain(value: Any) -> str:

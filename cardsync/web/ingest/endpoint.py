@@ -212,7 +212,7 @@ class Endpoint:
             self._refusals.warning("hint_refused", outcome=outcome)
         _hints(outcome).inc()
         metrics.HINT_SECONDS.observe(time.perf_counter() - began)
-        return Answer(problem.status, responses.MEDIA_TYPE, problem.body, problem.headers)
+        return Answer(problem.status, responses.MEDIA_TYPE, responses.as_promised(problem.body), problem.headers)
 
 
 @cache

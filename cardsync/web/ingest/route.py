@@ -60,7 +60,5 @@ def _tell_of_unknown_paths() -> None:
     if request.method == "POST" and request.url_rule is None and request.path.startswith("/webhooks"):
         metrics.HINTS.labels("unknown_path").inc()
         _hints_at_unknown_paths.warning("hint_at_unknown_path")
-    elif (
-        request.url_rule is None
-    ):  # its answer names a request id, which must be found in the log; the path may hold anything
+    elif request.url_rule is None:  # the path may hold anything, so the line has none
         _unknown_paths.info("unknown_path", method=request.method[:10])

@@ -53,8 +53,8 @@ _ABOUT: Final = """\
 The merchant's own registry of the card tokens that Ottu keeps.
 
 A card's token is shown only to keys with the scope `tokens:read`, and never stands in a URL, a log or an error. Times
-are RFC 3339 in UTC. Errors are problem details (RFC 9457). Every answer carries `X-Request-ID`, which finds it in the
-logs; send one of your own to choose it.
+are RFC 3339 in UTC. Errors are problem details (RFC 9457). Every answer carries `X-Request-ID`, which every
+line about the request has, in the application's log and in the proxy's; send one of your own to choose it.
 """
 
 

@@ -3,6 +3,10 @@
 503 means that hints cannot be accepted, or that the database is not this program's: its migrations, or the secret key, are wrong.
 Without the broker, Ottu, or the database itself hints are still accepted and nothing is lost. So these parts are reported and do
 not take the process out of service: an orchestrator that removed the process would lose the hints that it wants to save.
+
+A clock of this host that is wrong makes a worker or a beat not ready, and a web only degraded. TLS of a worker and the ticks of a
+beat go by it, and no requests are sent to them: 503 costs nothing there, and stops a rollout to such hosts. A web decides nothing
+by it; and where the database's clock is the wrong one, all webs would be taken out of service at once.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response
@@ -42,6 +47,7 @@ _ADVICE: Final[dict[gate.Reason, str]] = {
 }
 # There only where something is wrong with it.
 WARNINGS: Final = frozenset(("sweep", "feed", "calls", "brake", "clock", *heartbeats.KINDS))
+_OWN_CLOCK: Final = "this host: "  # where the check of clocks begins so, this host's is wrong
 _UNKNOWN: Final = "unknown: the database does not answer"
 
 
@@ -49,7 +55,7 @@ def blueprint(services: Services) -> Blueprint:
     """The two routes."""
     made = Blueprint("health", __name__)
     feed_watch = FeedWatch(services.settings.data_dir)
-    database = CachedCheck(_database_checks(services.engine, services.settings, feed_watch), keep_seconds=KEEP_SECONDS)
+    database = _checked(_database_checks(services.engine, services.settings, feed_watch))
     spool = CachedCheck(lambda: _check_spool(services.spool), keep_seconds=KEEP_SECONDS)
     asked_broker = CachedCheck(lambda: _check_broker(services.settings), keep_seconds=BROKER_KEEP_SECONDS)
 
@@ -70,9 +76,9 @@ def blueprint(services: Services) -> Blueprint:
 
 
 def of_worker(engine: Engine, settings: Settings) -> Blueprint:
-    """The two routes of a worker or beat: they need the database and the broker, and take no notifications."""
+    """The two routes of a worker or beat: they need database, broker and a right clock, and take no notifications."""
     made = Blueprint("health", __name__)
-    database = CachedCheck(_database_checks(engine, settings, FeedWatch(settings.data_dir)), keep_seconds=KEEP_SECONDS)
+    database = _checked(_database_checks(engine, settings, FeedWatch(settings.data_dir)))
     asked_broker = CachedCheck(lambda: _check_broker(settings), keep_seconds=BROKER_KEEP_SECONDS)
     made.add_url_rule("/livez", "livez", alive, methods=["GET"])
 
@@ -81,6 +87,7 @@ def of_worker(engine: Engine, settings: Settings) -> Blueprint:
         checks = _read(database) | {"broker": _in_words(asked_broker)}
         parts = () if settings.broker_url is None else ("broker",)  # `worker --no-broker` needs none
         ready = all(checks[name] == OK for name in (*NEEDED, *parts))
+        ready = ready and not checks.get("clock", "").startswith(_OWN_CLOCK)
         return _answer(checks, ready=ready, parts=("database", *parts))
 
     return made
@@ -95,7 +102,7 @@ def of_console(engine: Engine) -> Blueprint:
         behind = db.is_behind(db.current_revision(engine))
         return {"database": OK, "migrations": "run: cardsync db upgrade" if behind else OK}
 
-    database = CachedCheck(check, keep_seconds=KEEP_SECONDS)
+    database = _checked(check)
 
     @made.get("/readyz")
     def readyz() -> Response:
@@ -125,6 +132,11 @@ def _read(database: CachedCheck[dict[str, str]]) -> dict[str, str]:
         return {"database": f"no answer within {WAIT_SECONDS:g} s", **unknown}
     except SQLAlchemyError as error:
         return {"database": f"cannot be used: {db.why(error)}", **unknown}
+
+
+def _checked(check: Callable[[], dict[str, str]]) -> CachedCheck[dict[str, str]]:
+    """The check, which a connection that died with the server, unnoticed in the pool, does not fail."""
+    return CachedCheck(partial(db.once_more_if_the_connection_was_dead, check), keep_seconds=KEEP_SECONDS)
 
 
 def _in_words(check: CachedCheck[str]) -> str:
@@ -188,12 +200,12 @@ def _processes(found: list[heartbeats.Heartbeat]) -> dict[str, str]:
 def _clocks(found: list[heartbeats.Heartbeat], connection: Connection) -> dict[str, str]:
     """What there is to say of this host's clock and of those of workers and beats, against the database's.
 
-    Nothing is decided by them; what is wrong with them, others rely on.
+    No decision compares two of them; what is wrong with them, others rely on.
     """
     wrong = [f"{one.process.host}: {one.clock_ahead_seconds:+.0f} s" for one in heartbeats.wrong_clocks(found)]
     ahead_seconds = (dt.datetime.now(dt.UTC) - db.moment(connection)).total_seconds()
     if abs(ahead_seconds) > heartbeats.CLOCK_SECONDS:
-        wrong.insert(0, f"this host: {ahead_seconds:+.0f} s against the database's")
+        wrong.insert(0, f"{_OWN_CLOCK}{ahead_seconds:+.0f} s against the database's")
     return {"clock": "; ".join(wrong[:3])} if wrong else {}
 
 

@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -22,7 +23,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from cardsync.core.call_budget import SECONDS_A_DAY, sweeps_a_day
+from cardsync import db
+from cardsync import metrics as counters
+from cardsync.core.call_budget import LANES, SECONDS_A_DAY, sweeps_a_day
 from cardsync.core.planner import intervals_for, of_cadences
 from cardsync.metrics_multiprocess import folder, forget_ended, is_shared, taking_turns
 from cardsync.settings import Settings
@@ -98,7 +101,7 @@ class _State(Collector):
             yield from () if drift is None else _drift_gauges(drift)
             yield from () if ages is None else _age_gauges(ages)
         # Counting a large registry takes longer than a scrape waits: the last count is shown while a new one is made.
-        stock = None if queues is None else _read(self._stock) or self._stock.latest()
+        stock = None if queues is None else _read(self._stock) or _last(self._stock)
         if stock is not None:
             yield from _stock_gauges(stock)
             yield from _schedule_gauges(stock, self._settings)
@@ -130,7 +133,7 @@ def _asking(engine: Engine, read: Callable[[Connection], Value]) -> Callable[[],
         with engine.connect() as connection:
             return read(connection)
 
-    return ask
+    return partial(db.once_more_if_the_connection_was_dead, ask)
 
 
 def _read(check: CachedCheck[Value]) -> Value | None:
@@ -138,6 +141,11 @@ def _read(check: CachedCheck[Value]) -> Value | None:
         return check.read(wait_seconds=WAIT_SECONDS)
     except (NoAnswer, SQLAlchemyError):
         return None
+
+
+def _last(check: CachedCheck[Value]) -> Value | None:
+    latest = check.latest()
+    return None if latest is None else latest.value
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
@@ -172,7 +180,7 @@ def _queue_gauges(queues: gauges.QueueFigures, daily_calls: int) -> Iterator[Met
         "cardsync_ottu_calls_last_day",
         "Calls to Ottu in the last 24 hours, by lane.",
         "lane",
-        queues.calls_by_lane.items(),
+        [(lane, queues.calls_by_lane.get(lane, 0)) for lane in LANES],
     )
     yield _gauge("cardsync_ottu_calls_budget", "Calls allowed in 24 hours.", daily_calls)
     because = queues.calls_paused_because
@@ -213,6 +221,8 @@ def _queue_gauges(queues: gauges.QueueFigures, daily_calls: int) -> Iterator[Met
 
 def _endpoint_gauges(lags: list[endpoints.Lag]) -> Iterator[Metric]:
     """A series for each endpoint that an operator has; none where there is none."""
+    for one in lags:
+        counters.begin_endpoint(one.name)
     kinds = (
         (
             "cardsync_endpoint_oldest_pending_seconds",

@@ -16,6 +16,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cardsync import db
 from cardsync.core import connections
+from cardsync.db.connection_watchdog import WatchdogThread
 from cardsync.errors import Misconfigured
 from cardsync.settings import Settings
 from cardsync.threads import VitalThread
@@ -49,6 +50,7 @@ def serve_in_background(settings: Settings, *, kind: str, host: str, port: int) 
         server = make_server(host, port, app, threaded=True, request_handler=_Quiet)
     except (OSError, SystemExit):  # werkzeug ends the process for a port that is taken
         raise Misconfigured(f"the health port cannot be listened at: {host}:{port}") from None
+    watchdog = WatchdogThread(engine, place=None)
     closing = threading.Event()
     thread = VitalThread(server.serve_forever, name="health", may_end=closing.is_set)
     thread.start()
@@ -59,6 +61,7 @@ def serve_in_background(settings: Settings, *, kind: str, host: str, port: int) 
         server.shutdown()
         thread.join(CLOSE_SECONDS)
         server.server_close()
+        watchdog.close()
         engine.dispose()
 
     return close

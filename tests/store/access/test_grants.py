@@ -40,6 +40,37 @@ def test_a_login_gets_its_role_and_its_limits_and_a_second_time_the_new_ones(eng
     assert expected | {f"temp_file_limit={TEMP_FILE_LIMIT}"} <= found
 
 
+def test_what_a_superuser_has_run_is_not_left_to_do_and_another_limit_is(
+    engine: Engine, login: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE plain_owner CREATEROLE"))
+        connection.execute(text("GRANT cardsync_reader TO plain_owner WITH ADMIN OPTION"))
+    try:
+        with engine.begin() as connection:
+            printed = [
+                one.as_string() for one in grants.statements(connection, login, "cardsync_reader", connections=7)
+            ]
+            connection.execute(text("SET LOCAL ROLE plain_owner"))
+            left = grant(connection, login, "cardsync_reader", connections=7)
+            # Without a superuser's right there are some left, and each of them was printed.
+            assert any("temp_file_limit" in statement for statement in left)
+            assert set(left) <= set(printed)
+        with engine.begin() as connection:
+            for statement in printed:
+                connection.exec_driver_sql(statement)
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL ROLE plain_owner"))
+            assert grant(connection, login, "cardsync_reader", connections=7) == []
+            monkeypatch.setattr(grants, "TEMP_FILE_LIMIT", "64MB")
+            (statement,) = grant(connection, login, "cardsync_reader", connections=7)
+            assert "'64MB'" in statement
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP OWNED BY plain_owner"))
+            connection.execute(text("DROP ROLE plain_owner"))
+
+
 def test_a_transaction_that_is_rolled_back_grants_nothing(engine: Engine, login: str) -> None:
     with engine.connect() as connection:
         grant(connection, login, "cardsync_charger", connections=1)

@@ -207,3 +207,42 @@ def test_the_printed_migrations_make_the_same_database_and_run_once(
     assert (again.returncode, "this script begins after migration" in again.stderr) == (3, True)
     assert run(url, "db", "upgrade", prefix="script_").returncode == 0
     assert "nothing to run" in run(url, "db", "upgrade", "--sql", prefix="script_").stderr
+
+
+def test_an_owner_who_may_grant_no_role_of_ours_is_told_what_a_superuser_runs(
+    server: EmbeddedPostgres, superuser: psycopg.Connection, run: Run
+) -> None:
+    url, here = new_owner(server, superuser, "granting"), server.url_for("granting")
+    prefix, grant = "granting_by_", ("db", "grant", "granted", "--role", "reader")
+    # PostgreSQL 15 lets an owner with CREATEROLE into every role; one without may as little as one of 16 on others' roles.
+    assert psql(server, here, run(url, "db", "roles", "--sql", prefix=prefix).stdout).stderr == ""
+    assert run(url, "db", "upgrade", prefix=prefix).returncode == 0
+    superuser.execute("CREATE ROLE granted LOGIN PASSWORD 'fake'")
+
+    refused = run(url, *grant, prefix=prefix)
+    assert (refused.returncode, "have a superuser run what the same command prints with --sql" in refused.stderr) == (
+        1,
+        True,
+    )
+    assert len(refused.stderr.splitlines()) == 1
+    assert psql(server, here, run(url, *grant, "--sql", prefix=prefix).stdout).stderr == ""
+    again = run(url, *grant, prefix=prefix)
+    assert (again.returncode, "granted is a granting_by_reader now" in again.stdout) == (0, True), again.stderr
+    with psycopg.connect(here, user="granted", password="fake") as reader:
+        assert reader.execute("SELECT count(*) FROM registry.cards").fetchone() == (0,)
+
+
+def test_a_role_that_another_owner_made_is_granted_by_a_superuser_where_the_server_asks_for_one(
+    server: EmbeddedPostgres, superuser: psycopg.Connection, run: Run
+) -> None:
+    maker = new_owner(server, superuser, "maker", may="CREATEROLE")
+    user = new_owner(server, superuser, "user_of_roles", may="CREATEROLE")
+    for name, url in (("maker", maker), ("user_of_roles", user)):
+        superuser.execute(f"ALTER DATABASE {name} OWNER TO {name}".encode())
+        assert run(url, "db", "upgrade", prefix="shared_").returncode == 0
+    superuser.execute("CREATE ROLE shared_service LOGIN PASSWORD 'fake'")
+    granted = run(user, "db", "grant", "shared_service", "--role", "reader", prefix="shared_")
+    if superuser.info.server_version < 160_000:
+        assert granted.returncode == 0
+    else:
+        assert (granted.returncode, "--sql" in granted.stderr) == (1, True)

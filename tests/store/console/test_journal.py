@@ -28,7 +28,7 @@ def test_pages_show_each_action_once_the_newest_first(written):
 def test_a_chain_that_was_not_touched_is_whole(written):
     with written.connect() as connection:
         verified = journal.verify(connection)
-    assert (verified.actions, verified.broken_at) == (5, None)
+    assert (verified.length, verified.broken_at) == (5, None)
 
 
 def test_several_actions_of_one_transaction_are_chained_in_their_order(engine):

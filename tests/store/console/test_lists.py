@@ -8,7 +8,7 @@ import uuid
 import pytest
 from sqlalchemy import text
 
-from cardsync.store.console import lists
+from cardsync.store.console import lists, paging
 from cardsync.store.deletions import requests
 from tests.factories import CustomerFactory, EventFactory, make_card
 
@@ -29,7 +29,7 @@ def walked(engine, read):
 
 @pytest.mark.parametrize("status", [None, "failed"])
 def test_pages_of_notifications_lose_nothing_where_many_share_a_moment(engine, monkeypatch, status):
-    monkeypatch.setattr(lists, "PAGE", 4)
+    monkeypatch.setattr(paging, "PAGE", 4)
     made = [EventFactory(status="failed", received_at=MOMENT + dt.timedelta(minutes=n // 6)) for n in range(14)]
     found = walked(
         engine, lambda connection, after: lists.notifications(connection, **{**NONE, "status": status}, after=after)
@@ -48,6 +48,7 @@ def test_failures_are_filtered_by_environment_and_error(engine):
             ("sandbox", None, 2),
             (None, "boom", 2),
             ("production", "other", 0),
+            ("production", "boom", 1),
         ):
             page = lists.notifications(connection, status="failed", environment=environment, error=error, after=None)
             assert len(page.rows) == number
@@ -65,7 +66,7 @@ def test_a_notification_shows_its_customer_by_our_number_and_no_secret(engine):
 
 
 def test_deletions_are_listed_by_state_with_their_receipt(engine, monkeypatch):
-    monkeypatch.setattr(lists, "PAGE", 2)
+    monkeypatch.setattr(paging, "PAGE", 2)
     asked = []
     with engine.begin() as connection:
         for _ in range(5):
@@ -75,7 +76,8 @@ def test_deletions_are_listed_by_state_with_their_receipt(engine, monkeypatch):
     for state, expected in (
         ("all", asked),
         ("open", asked[1:]),
-        ("failed", asked[:1]),
+        ("failed", []),
+        ("cancelled", asked[:1]),
         ("held", []),
         ("done", []),
         ("blocked", []),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from cardsync.core.deletion import STATUS
 from cardsync.store.deletions import askers, receipts, requests
 from cardsync.store.deletions.requests import Requested
-from cardsync.stories.release_deletions import release_deletions
+from cardsync.stories.release_deletions import Released, release_deletions
 from tests.factories import CustomerFactory, make_card
+from tests.waiting import until
 
 CARDS = 6
 
@@ -117,8 +119,8 @@ def test_a_release_makes_due_what_was_held_and_counts_from_zero(
     engine: Engine, worker_engine: Engine, cards: list[uuid.UUID]
 ) -> None:
     asked = [ask(engine, card) for card in cards[:4]]
-    assert release_deletions(worker_engine, by="op", asker="api:nobody") == ([], 0)
-    assert release_deletions(worker_engine, by="op") == (["api:shop"], 2)
+    assert release_deletions(worker_engine, by="op", asker="api:nobody") == Released((), 0, 0)
+    assert release_deletions(worker_engine, by="op") == Released(("api:shop",), 2, 0)
     for one in asked[2:]:
         now = shown(engine, one.deletion_id)
         assert (now.status, now.error) == ("pending", None)
@@ -128,6 +130,53 @@ def test_a_release_makes_due_what_was_held_and_counts_from_zero(
         assert (last.step, last.detail) == ("replayed", {"released_by": "op"})
         assert receipts.verify(connection).broken_at is None
     assert [ask(engine, card).held for card in cards[4:]] == [False, False]
+
+
+def test_a_release_waits_for_what_another_session_locks_and_says_what_is_left(
+    engine: Engine, worker_engine: Engine, cards: list[uuid.UUID]
+) -> None:
+    asked = [ask(engine, card) for card in cards]
+    patience = ["100ms"]
+
+    def time_out(connection: Connection) -> None:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{patience[0]}'"))
+
+    locked = [asked[2].deletion_id, asked[4].deletion_id]
+    with engine.connect() as other:
+        other.execute(
+            text("SELECT FROM cardsync.deletions WHERE deletion_id = ANY(:these) FOR UPDATE"), {"these": locked}
+        )
+        event.listen(worker_engine, "begin", time_out)
+        assert release_deletions(worker_engine, by="op") == Released(("api:shop",), 2, 2)
+        patience[0] = "60s"
+        # Called again, it goes on with these, and waits for them: for the other session it is as it was.
+        with ThreadPoolExecutor(1) as pool:
+            again = pool.submit(release_deletions, worker_engine, by="op")
+            until(lambda: waits_for_a_lock(engine), "the release waits for the other session")
+            other.rollback()
+            assert again.result() == Released((), 2, 0)
+    event.remove(worker_engine, "begin", time_out)
+    assert {shown(engine, one.deletion_id).error for one in asked[2:]} == {None}
+
+
+def test_what_is_held_since_a_release_stays_held_though_another_one_is_cut_short(
+    engine: Engine, worker_engine: Engine, cards: list[uuid.UUID]
+) -> None:
+    first = [ask(engine, card) for card in cards[:3]][2]
+    with worker_engine.begin() as connection:
+        assert askers.release(connection) == ["api:shop"]  # and nothing after it: the process was killed
+    other = [ask(engine, card, asker="api:other") for card in cards[3:]][2]
+    with worker_engine.begin() as connection:
+        assert askers.left(connection) == [first.deletion_id]
+        assert askers.let_go(connection, by="op") == 1
+    assert shown(engine, other.deletion_id).error == "held"
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        asked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        found = connection.execute(text(asked)).first()
+    return found is not None
 
 
 def test_a_held_deletion_that_is_cancelled_gives_its_card_back(

@@ -8,10 +8,11 @@ import uuid
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from cardsync.store import seals
 from cardsync.store.deletions import receipts, requests
-from cardsync.store.deletions.receipts import BEFORE_THE_FIRST, Verified
+from cardsync.store.sealed_chains import BEFORE_THE_FIRST, Verified
 from cardsync.stories.seal import Sealer
 from tests.factories import CustomerFactory, make_card
 from tests.waiting import WAIT_SECONDS
@@ -52,7 +53,7 @@ def test_an_empty_chain_is_whole(engine: Engine) -> None:
 
 def test_what_was_written_verifies_and_is_shown_in_order(engine: Engine, asked: list[uuid.UUID]) -> None:
     found = verify(engine)
-    assert (found.steps, found.broken_at) == (9, None)
+    assert (found.length, found.broken_at) == (9, None)
     with engine.connect() as connection:
         steps = receipts.steps(connection, asked[1])
     assert [(s.step_no, s.step) for s in steps] == [(4, "asked"), (5, "called"), (6, "answered")]
@@ -65,7 +66,7 @@ def test_a_head_that_was_noted_is_found_again(engine: Engine, asked: list[uuid.U
     with engine.begin() as connection:
         receipts.add(connection, asked[0], "listed", observation_no=9)
     later = verify(engine, noted=head)
-    assert (later.steps, later.noted_at, later.broken_at) == (10, 9, None)
+    assert (later.length, later.noted_at, later.broken_at) == (10, 9, None)
     assert verify(engine, noted=b"x" * 32).noted_at is None
 
 
@@ -113,7 +114,7 @@ def test_an_end_that_was_cut_off_cleanly_is_seen_by_whoever_noted_the_head(
         "hash = (SELECT hash FROM cardsync.receipt_chain WHERE step_no = 6)",
     )
     found = verify(engine, noted=head)
-    assert (found.steps, found.broken_at, found.noted_at) == (6, None, None)
+    assert (found.length, found.broken_at, found.noted_at) == (6, None, None)
 
 
 @pytest.mark.parametrize("table", ["deletion_steps", "receipt_chain"])
@@ -158,7 +159,7 @@ def test_the_chain_is_in_commit_order_and_whole_while_many_write(engine: Engine)
         thread.join(WAIT_SECONDS)
     assert errors == []
     found = verify(engine)
-    assert (found.steps, found.broken_at) == (WRITERS * (1 + EACH * 4 // 5), None)
+    assert (found.length, found.broken_at) == (WRITERS * (1 + EACH * 4 // 5), None)
 
 
 RECHAINED = """
@@ -234,7 +235,7 @@ def test_steps_after_the_last_seal_are_told_apart(engine: Engine, asked: list[uu
     with engine.begin() as connection:
         receipts.add(connection, asked[0], "listed", observation_no=9)
     found = verify_sealed(engine)
-    assert (found.steps, found.sealed_to, found.broken_at) == (10, 9, None)
+    assert (found.length, found.sealed_to, found.broken_at) == (10, 9, None)
     assert found.unsealed_since is not None
     assert Sealer(seals.RECEIPTS, SECRET).seal(engine)
     assert verify_sealed(engine).sealed_to == 10
@@ -249,7 +250,10 @@ def test_a_worker_seals_nothing_over_what_it_can_see_was_changed(
     tamper(engine, *statements)
     with engine.begin() as connection:
         receipts.add(connection, asked[0], "listed", observation_no=9)
-    assert not sealer.seal(engine)
+    with capture_logs() as lines:
+        assert not sealer.seal(engine)
+        assert not sealer.seal(engine)  # at each tick
+    assert [(line["event"], line["log_level"]) for line in lines] == [("receipts_not_sealed", "error")]
     assert verify_sealed(engine).sealed_to != 10
 
 

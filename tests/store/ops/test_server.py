@@ -37,6 +37,13 @@ def test_a_session_through_a_socket_or_on_this_host_without_tls_is_not_encrypted
         assert server.session_is_encrypted(connection) is False
 
 
+def test_a_session_that_may_write_nothing_is_known(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert server.is_read_only(connection) is False
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+        assert server.is_read_only(connection) is True
+
+
 def test_without_a_forgotten_transaction_none_is_counted(engine: Engine) -> None:
     with engine.connect() as connection:
         assert server.prepared_transactions(connection, older_than_seconds=0) == 0

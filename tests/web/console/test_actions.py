@@ -174,7 +174,10 @@ def test_all_calls_are_paused_with_a_typed_word_and_everybody_sees_who_did_it(si
         ("operator", "resume_calls", "calls", "all"),
         ("operator", "pause_calls", "calls", "all"),
     ]
-    assert f'<span class="quiet">by</span> {name}, <span class="quiet">since</span> <time' in browser.get("/audit").text
+    assert (
+        f'<span class="quiet">by</span> <bdi>{name}</bdi>, <span class="quiet">since</span> <time'
+        in browser.get("/audit").text
+    )
 
 
 def test_calls_are_not_paused_without_a_row_in_the_journal(signed_in, engine):

@@ -128,6 +128,10 @@ def test_deliveries_are_replayed_one_or_all_failed_of_an_endpoint(signed_in, eng
         )
     browser = signed_in("operator")
     assert browser.get(f"/customers/{customer.id}").text.count("shop") >= 3
+    change(engine, "UPDATE cardsync.kept_bodies SET body = NULL WHERE event_id = :id", id=event.event_id)
+    page = browser.get("/deliveries?name=shop&status=failed").text
+    assert len(re.findall(r"/deliveries/(\d+)/replay", page)) == 2  # what is not kept any more is not offered
+    change(engine, "UPDATE cardsync.kept_bodies SET body = 'x' WHERE event_id = :id", id=event.event_id)
     page = browser.get("/deliveries?name=shop&status=failed").text
     ids = re.findall(r"/deliveries/(\d+)/replay", page)
     browser.post(f"/deliveries/{ids[0]}/replay")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html
 import json
 import re
@@ -11,9 +12,11 @@ import pytest
 from sqlalchemy import text
 
 from cardsync.core.brake import Limits
+from cardsync.store import inbox
 from cardsync.store.access import keys
 from cardsync.store.deletions import requests
 from cardsync.stories.carry_out import carry_out
+from tests.clocks import host_off_by
 from tests.factories import RING, CustomerFactory, EventFactory, make_card
 from tests.store.rows import change, one
 from tests.web.console.conftest import Browser, filter_of
@@ -78,6 +81,50 @@ def test_all_that_match_is_an_operation_on_the_server_with_a_dry_run(signed_in, 
     assert (kept.filter, kept.reason) == (json.loads(filter_), "fixed")
 
 
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_dry_run_is_frozen_at_the_databases_moment_whatever_the_hosts_clock_says(signed_in, engine, minutes):
+    EventFactory(status="failed")
+    browser = signed_in("operator")
+    before = one(engine, "SELECT clock_timestamp() AS now").now
+    with host_off_by(minutes):
+        page = browser.get("/notifications/replay-all").text
+    until = dt.datetime.fromisoformat(json.loads(filter_of(page))["until"])
+    assert before <= until <= one(engine, "SELECT clock_timestamp() AS now").now
+
+
+def test_a_form_that_names_a_later_moment_means_this_one(signed_in, engine, worker_engine):
+    EventFactory(status="failed")
+    browser = signed_in("operator")
+    browser.get("/notifications/replay-all")
+    asked = browser.post(
+        "/notifications/replay-all", filter=json.dumps({"until": "9999-12-31T23:59:59+00:00"}), word="REPLAY"
+    )
+    later = EventFactory(status="failed")
+    while carry_out(worker_engine, LIMITS, RING):
+        pass
+    assert "1 of about 1 done, 0 failed." in browser.get(asked.headers["Location"]).text
+    assert one(engine, "SELECT event_id FROM cardsync.events WHERE status = 'failed'").event_id == later.event_id
+
+
+def test_an_old_notification_that_fails_after_the_dry_run_is_not_meant(signed_in, engine, worker_engine):
+    EventFactory(status="failed")
+    slow = EventFactory(attempts=inbox.MAX_ATTEMPTS - 1)
+    browser = signed_in("operator")
+    page = browser.get("/notifications/replay-all").text
+    assert "What fails after this moment is not meant." in page
+    with engine.begin() as connection:
+        assert inbox.postpone(connection, slow.event_id, error="boom", wait_seconds=0.0, counted=True) == "failed"
+    asked = browser.post("/notifications/replay-all", filter=filter_of(page), word="REPLAY")
+    while carry_out(worker_engine, LIMITS, RING):
+        pass
+    assert "1 of about 1 done, 0 failed." in browser.get(asked.headers["Location"]).text
+    assert one(engine, "SELECT event_id FROM cardsync.events WHERE status = 'failed'").event_id == slow.event_id
+    assert filter_of(browser.get("/notifications/replay-all").text)
+    with engine.connect() as connection:
+        failed_at = inbox.show(connection, slow.event_id)["due_at"]
+    assert failed_at <= one(engine, "SELECT clock_timestamp() AS now").now
+
+
 def test_an_asker_s_held_requests_are_released_after_a_dry_run_and_the_page_says_what_was_not(
     signed_in, engine, worker_engine
 ):
@@ -107,7 +154,11 @@ def test_an_asker_s_held_requests_are_released_after_a_dry_run_and_the_page_says
 
 @pytest.mark.parametrize("path", ["/deliveries/replay-all", "/brake/requests/release-all"])
 @pytest.mark.parametrize(
-    "filter_", ["", "[]", "{}", '{"until": "now"}', '{"until": "2026-01-01T00:00:00"}', filter_of_asker("x" * 201)]
+    "filter_",
+    [
+        *("", "[]", "{}", '{"until": "now"}', '{"until": "2026-01-01T00:00:00"}', filter_of_asker("x" * 201)),
+        '{"until": "0001-01-01T00:00:00+23:00", "asker": "x", "endpoint": "x"}',
+    ],
 )
 def test_a_filter_that_no_dry_run_made_is_refused(signed_in, engine, path, filter_):
     word = "RELEASE" if "brake" in path else "REPLAY"

@@ -9,9 +9,10 @@ import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po
+from markupsafe import escape
 
-from cardsync.store.console import sessions
-from cardsync.web.console import shown
+from cardsync.web.console.navigation import SECTIONS
+from cardsync.web.console.notices import NOTICES
 from cardsync.web.console.words import FOLDER, LANGUAGES
 
 CARDSYNC = Path(__file__).parents[3] / "cardsync"
@@ -71,23 +72,22 @@ def test_a_page_is_shown_in_the_language_that_the_viewer_prefers(console):
     assert "تسجيل الدخول إلى cardsync" in page
 
 
+def test_the_frame_of_a_page_is_in_the_language_of_the_viewer(signed_in):
+    """Its navigation, the ages that a plot shows, and what an action left to say."""
+    browser, told = signed_in("admin"), catalogue("ar")
+    browser.client.set_cookie("console-language", "ar", domain="127.0.0.1")
+    page = browser.get("/?done=look_now").text
+    assert len(SECTIONS) > 10
+    for text in (*(section.title for section in SECTIONS), NOTICES["look_now"]):
+        assert str(escape(told[text].string)) in page, text
+        assert f">{escape(text)}<" not in page, text
+
+
 def test_a_state_that_stands_in_a_template_is_in_the_language_of_each_viewer(console, signed_in):
     browser = signed_in("viewer")
     for language, word in (("en", "open"), ("ar", "مفتوح"), ("en", "open")):
         browser.client.set_cookie("console-language", language, domain="127.0.0.1")
         assert f"</span> {word}</span>" in browser.get("/").text
-
-
-REFUSED = re.compile(r"RAISE EXCEPTION '([^'%]*)' USING ERRCODE = '(?:CC023|CC409)'")
-
-
-def test_what_the_database_and_addresses_refuse_has_a_word_in_every_language():
-    """The functions' texts stand in migrations, which are not searched for texts."""
-    migrations = CARDSYNC.parent / "migrations" / "versions"
-    said = {text for file in migrations.glob("*.py") for text in REFUSED.findall(file.read_text(encoding="utf-8"))}
-    assert len(said) > 5
-    addresses = (CARDSYNC / "outgoing" / "addresses.py").read_text(encoding="utf-8")
-    assert {*said, *re.findall(r'Refused\("([^"]*)"\)', addresses), sessions.SENT_BEFORE} <= shown.REFUSALS
 
 
 def test_a_refusal_is_said_in_the_language_of_the_viewer(signed_in):

@@ -8,14 +8,14 @@ from typing import Final, TypeVar
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from markupsafe import escape
 from sqlalchemy import Connection
 from werkzeug.exceptions import BadRequest
 
 from cardsync.core.card_numbers import looks_like_full_number
 from cardsync.errors import Conflict, NotFound, NotSignedIn, Refused, RoleTooLow, SignInTooOld
 from cardsync.store.console.actions import Act
-from cardsync.web.console import rendering, sessions
-from cardsync.web.console.shown import why_word
+from cardsync.web.console import rendering, sessions, stored
 from cardsync.web.console.site import Site
 from cardsync.web.console.words import N_, _
 
@@ -70,6 +70,8 @@ def carry_out(
 def refused(error: Refused) -> ResponseReturnValue:
     """A page that says why something was not done."""
     kind = type(error)
-    said = _(_SAID[kind]) if kind in _SAID else _("This was not done: %(why)s.", why=why_word(str(error)))
+    said = (
+        _(_SAID[kind]) if kind in _SAID else escape(_("This was not done: %(why)s.")) % {"why": stored.said(str(error))}
+    )
     status = _STATUS.get(kind, 400)
     return rendering.page("error.html", status=status, code=status, message=said)

@@ -90,6 +90,7 @@ def release_deletions() -> ResponseReturnValue:
 
 def _bulk(kind: Kind, *, of: str | None = None) -> ResponseReturnValue:
     """The filter is what the dry run showed, as its form carries it; the database reads it as values alone.
+    Its moment is bounded by the database's own, so that no form means what fails later.
 
     ``of`` is the fact that names whose rows these are: one operation of a kind is under way for each.
     """
@@ -97,12 +98,16 @@ def _bulk(kind: Kind, *, of: str | None = None) -> ResponseReturnValue:
         given = json.loads(request.form.get("filter", ""))
         filter_ = {name: None if given.get(name) is None else str(given[name]) for name in operations.FILTERS[kind]}
         until = dt.datetime.fromisoformat(filter_["until"] or "")
-    except (ValueError, AttributeError):
+        if until.tzinfo is None:
+            raise BadRequest
+        until = until.astimezone(dt.UTC)
+    except (ValueError, AttributeError, OverflowError):
         raise BadRequest from None
     subject = "all" if of is None else filter_[of]
-    if until.tzinfo is None or subject is None or not 0 < len(subject) <= SUBJECT_MAX:
+    if subject is None or not 0 < len(subject) <= SUBJECT_MAX:
         raise BadRequest
     with Site.here().engine.connect() as connection:
+        filter_ = operations.frozen(connection, filter_, until=until)
         expected = operations.cost(connection, kind, filter_).matching
     return ask(kind, subject, filter_=filter_, expected=expected)
 

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from cardsync.core.brake import Limits
 from cardsync.store import brake
+from cardsync.store.console.operations import COUNTED_MAX
 from cardsync.store.deletions import askers
 from cardsync.web.console import regions, rendering
 from cardsync.web.console.actions.operations import SUBJECT_MAX
@@ -23,11 +24,9 @@ def show() -> ResponseReturnValue:
     """Both brakes."""
     settings = Site.here().settings
     limits = Limits(settings.removal_brake_share, settings.removal_brake_floor)
-    state = regions.read(lambda connection: brake.state(connection, limits))
-    held = regions.read(askers.held)
-    return rendering.page(
-        "brake.html", state=state, held=held, shown_max=brake.SHOWN_MAX, counted_max=askers.COUNTED_MAX
-    )
+    state = regions.read(lambda connection: brake.state(connection, limits, counted_max=COUNTED_MAX))
+    held = regions.read(lambda connection: askers.held(connection, counted_max=COUNTED_MAX))
+    return rendering.page("brake.html", state=state, held=held, shown_max=brake.SHOWN_MAX, counted_max=COUNTED_MAX)
 
 
 @blueprint.get("/brake/requests/release-all")

@@ -8,7 +8,7 @@ from typing import Final
 from flask import Blueprint, abort, request
 from flask.typing import ResponseReturnValue
 
-from cardsync.core import oddities, verdict
+from cardsync.core import verdict
 from cardsync.store.console import customers, timeline
 from cardsync.store.console.timeline import Place
 from cardsync.web.console import regions, rendering
@@ -43,9 +43,7 @@ def odd() -> ResponseReturnValue:
     """Customers whose last list was odd, by our own number."""
     after = min(max(0, request.args.get("after", 0, type=int)), NUMBER_MAX)
     found = regions.read(lambda connection: customers.odd(connection, after=after))
-    return rendering.page(
-        "odd_lists.html", found=found, said=oddities.said, page_size=customers.ODD_MAX, is_first=not after
-    )
+    return rendering.page("odd_lists.html", found=found, page_size=customers.ODD_MAX, is_first=not after)
 
 
 def _place() -> Place | None:

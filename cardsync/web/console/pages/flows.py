@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from cardsync import spool
 from cardsync.spool import names
 from cardsync.store.console import lists
+from cardsync.store.console.operations import COUNTED_MAX
 from cardsync.store.deliveries import endpoints
 from cardsync.web.console import keyset, regions, rendering
 from cardsync.web.console.pages.operations import dry_run
@@ -37,7 +38,8 @@ def feed() -> ResponseReturnValue:
 @blueprint.get("/endpoints")
 def show_endpoints() -> ResponseReturnValue:
     """All endpoints, and how far each is."""
-    return rendering.page("endpoints.html", found=regions.read(endpoints.listing), counted_max=endpoints.COUNTED_MAX)
+    found = regions.read(lambda connection: endpoints.listing(connection, counted_max=COUNTED_MAX))
+    return rendering.page("endpoints.html", found=found, counted_max=COUNTED_MAX)
 
 
 @blueprint.get("/deliveries")
@@ -46,7 +48,7 @@ def show_deliveries() -> ResponseReturnValue:
     endpoint, status, after = request.args.get("name"), request.args.get("status", "pending"), keyset.asked()
     if status not in lists.DELIVERY_STATES:
         abort(404)
-    known = regions.read(endpoints.listing)
+    known = regions.read(endpoints.names)
     page = (
         None
         if endpoint is None

@@ -26,8 +26,10 @@ def filters() -> dict[str, str | None]:
 
 @blueprint.get("/notifications")
 def show() -> ResponseReturnValue:
-    """The newest notifications, all of them or those in one state."""
+    """The newest notifications, all of them or those in one state; those that wait by when they are due."""
     status, chosen, after = request.args.get("status"), filters(), keyset.asked()
+    if status != "failed":
+        chosen["error"] = None  # what did not fail has none to be alike in
     page = regions.read(lambda connection: lists.notifications(connection, status=status, after=after, **chosen))
     return rendering.page(
         "notifications.html",

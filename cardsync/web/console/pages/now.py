@@ -25,7 +25,7 @@ from cardsync.web.cached_check import CachedCheck
 from cardsync.web.console import regions, rendering
 from cardsync.web.console.formats import when
 from cardsync.web.console.pages.flows import set_aside
-from cardsync.web.console.shown import PAUSES
+from cardsync.web.console.shown import PAUSES, typed
 from cardsync.web.console.site import Site
 from cardsync.web.console.words import N_, _, ngettext
 
@@ -62,13 +62,19 @@ class _Figures:
 def show() -> ResponseReturnValue:
     """The first page."""
     figures = _figures()
+    set_aside = regions.read_shared(figures.spool)
+    hours, ages, drift = (
+        regions.read_shared(figures.hours),
+        regions.read_shared(figures.ages),
+        regions.read_shared(figures.drift),
+    )
     needs = regions.read(overview.needs)
     state = regions.read(gate.state)
     spent = regions.read(ledger.spent_by_lane)
     lags = regions.read(endpoints.lags)
-    set_aside = regions.read_shared(figures.spool)
+    unknown = {one.missing: one for one in (needs, state, lags, set_aside) if one.value is None}
     attention = (
-        None
+        []
         if needs.value is None or state.value is None
         else [
             *what_needs_a_person(needs.value, state.value),
@@ -81,13 +87,14 @@ def show() -> ResponseReturnValue:
         needs=needs,
         state=state,
         attention=attention,
+        unknown=list(unknown.values()),  # nothing is said to be in order then
         spent=spent,
         lanes=LANES,
         allowance=Site.here().settings.ottu_daily_calls,
-        hours=regions.read_shared(figures.hours),
-        ages=regions.read_shared(figures.ages),
+        hours=hours,
+        ages=ages,
         age_names=AGE_NAMES,
-        drift=regions.read_shared(figures.drift),
+        drift=drift,
         counted_max=COUNTED_MAX,
     )
 
@@ -158,7 +165,7 @@ def paused_by_operator(pause: OperatorPause) -> Markup:
     """Who paused all calls, since when, and why."""
     said = escape(_("%(who)s paused all calls to Ottu, since %(when)s"))
     return Markup(": ").join(
-        [said % {"who": pause.by, "when": when(pause.since)}, *([] if pause.why is None else [escape(pause.why)])]
+        [said % {"who": pause.by, "when": when(pause.since)}, *([] if pause.why is None else [typed(pause.why)])]
     )
 
 

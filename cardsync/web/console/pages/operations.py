@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
 from flask import Blueprint, abort
 from flask.typing import ResponseReturnValue
+from sqlalchemy import Connection
 
 from cardsync.store.console import operations
 from cardsync.store.console.operations import Kind
@@ -64,14 +64,18 @@ def show_one(operation_id: uuid.UUID) -> ResponseReturnValue:
 
 
 def dry_run(kind: Kind, chosen: dict[str, Any], *, back: str) -> ResponseReturnValue:
-    """What a bulk operation would do now, as a page with the form that asks for it; its filter holds this moment."""
-    filter_ = {**chosen, "until": dt.datetime.now(dt.UTC).isoformat()}
-    cost = regions.read(lambda connection: operations.cost(connection, kind, filter_))
+    """What a bulk operation would do now, as a page with the form that asks for it; its filter holds the database's moment."""
+
+    def look(connection: Connection) -> tuple[dict[str, Any], operations.Cost]:
+        filter_ = operations.frozen(connection, chosen)
+        return filter_, operations.cost(connection, kind, filter_)
+
+    found = regions.read(look)
     return rendering.page(
         "dry_run.html",
         kind=kind,
-        filter_=filter_,
-        cost=cost,
+        chosen=chosen,
+        found=found,
         counted_max=operations.COUNTED_MAX,
         word=WORDS[kind],
         back=back,

@@ -52,6 +52,11 @@ function start() {
 }
 function stop() { if (timer) { clearInterval(timer); timer = null; } }
 
+// A region that is being counted is there within seconds: it is asked for a few times, whatever the viewer prefers.
+function ask_soon(times) {
+  if (times && document.querySelector("[data-soon]")) setTimeout(() => refresh().then(() => ask_soon(times - 1)), 1000);
+}
+
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stop(); else { refresh(); start(); }
 });
@@ -103,3 +108,4 @@ if (!/(^|; )console-zone=/.test(document.cookie)) {
 
 add_copy_buttons(document);
 start();
+ask_soon(5);

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import Browser, ViewportSize
+from playwright.sync_api import Browser, ViewportSize, expect
 
 from cardsync import db
 from cardsync.dev.servers.postgres import EmbeddedPostgres
@@ -52,6 +52,7 @@ def _shoot(
     page.wait_for_url(f"{console.base}/")
     for endpoint, path in console.paths().items():
         page.goto(console.base + path)
+        expect(page.locator("[data-soon]")).to_have_count(0)
         page.screenshot(path=folder / f"{endpoint.replace('.', '-')}-{name}.png", full_page=True)
     context.close()
 

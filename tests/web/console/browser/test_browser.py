@@ -354,7 +354,8 @@ def _press_on(page: Page, name: str) -> None:
     raise AssertionError(f"the tab key does not reach {name!r}")
 
 
-# Presses keys as a person does outside of fields, and tells which of them led somewhere.
+# Presses keys as a person does outside of fields, and tells which of them would lead somewhere. For keys that lead nowhere: a
+# page that is left while it is asked for a value may never answer.
 PRESS = """(keys) => keys.map((key) => {
   const pressed = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
   document.body.dispatchEvent(pressed);
@@ -367,7 +368,8 @@ def test_single_keys_lead_to_sections_unless_the_viewer_turned_them_off(
 ) -> None:
     page = admin.new_page()
     page.goto(f"{console.base}/preferences")
-    assert page.evaluate(PRESS, ["g", "f"]) == [False, True]
+    page.keyboard.press("g")
+    page.keyboard.press("f")
     page.wait_for_url(f"{console.base}/find")
     page.goto(f"{console.base}/preferences")
     page.get_by_label("Keys of the keyboard").select_option("off")
@@ -377,7 +379,8 @@ def test_single_keys_lead_to_sections_unless_the_viewer_turned_them_off(
     page.get_by_label("Keys of the keyboard").select_option("on")
     page.get_by_role("button", name="Keep").click()
     page.get_by_text("They can be turned off above.").wait_for()
-    assert page.evaluate(PRESS, ["/"]) == [True]
+    page.keyboard.press("/")
+    page.wait_for_url(f"{console.base}/find")
 
 
 # Counts how often the page asks for itself anew, and lets a test say that the tab is hidden.
@@ -400,7 +403,7 @@ def test_a_page_is_asked_for_anew_as_often_as_the_viewer_prefers_and_never_while
     page = admin.new_page()
     page.clock.install()
     page.add_init_script(WATCH_REFRESH)
-    page.goto(f"{console.base}/")
+    page.goto(f"{console.base}/deletions")  # *Now* asks sooner, on a slow machine, for what is still being counted
     page.clock.run_for(4_000)
     assert page.evaluate("window.asked") == 0
     page.clock.run_for(2_000)

@@ -1,8 +1,9 @@
-"""The database's clock, as a web process knows it: told at each look, and carried on by this host's steady clock.
+"""The database's clock, as a process knows it: told at each look or claim, and carried on by this host's steady clock.
 
-A hint that goes to disk brings its time of arrival along, and hints are ordered by time of arrival. By this host's own clock, a
-host that is ten minutes behind would order a hint of the disk before rows that it stored itself. By this clock it comes after
-them. Until the database was asked for the first time the host's clock has to do.
+A host's own clock may be minutes off, and what one host dates another one judges. A hint that goes to disk brings its time of
+arrival along, and hints are ordered by that: by the clock of a host that is ten minutes behind it would come before rows that the
+host stored itself. A message to an endpoint is signed with its time, and a receiver refuses one that is five minutes off. By this
+clock both are dated as rows are. Until the database was asked for the first time the host's clock has to do.
 """
 
 from __future__ import annotations
