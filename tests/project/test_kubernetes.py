@@ -12,35 +12,45 @@ from typing import Any, Final
 import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
+from pydantic import BaseModel
 
 from cardsync.settings import NAMES
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
 PAGE: Final = FOLDER.parents[1] / "docs" / "deployment" / "kubernetes.md"
 OLDEST, NEWEST = "1.29", "1.33"
+MONITORING: Final = "monitoring.coreos.com/v1"
 PODS: Final = ("web", "worker", "beat", "console", "migrate")
 
 
-def objects() -> list[tuple[str, dict[str, Any]]]:
-    """Every object of Kubernetes' own kinds, by its file and name."""
+def objects(*, monitoring: bool = False) -> list[tuple[str, dict[str, Any]]]:
+    """Every object of Kubernetes' own kinds, or of the Prometheus operator's, by its file and name."""
     return [
         (f"{file.relative_to(FOLDER)}: {one['kind']} {one['metadata']['name']}", one)
         for file in sorted(FOLDER.rglob("*.yaml"))
-        if file.name not in ("kustomization.yaml", "pod-monitor.yaml", "prometheus-rule.yaml")
+        if file.name != "kustomization.yaml"
         for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+        if (one["apiVersion"] == MONITORING) == monitoring
     ]
 
 
 def pod(component: str) -> dict[str, Any]:
     """The pod of one kind of process."""
+    spec: dict[str, Any] = template(component)["spec"]
+    return spec
+
+
+def template(component: str) -> dict[str, Any]:
+    """From what pods of one kind of process are made."""
     (found,) = [
         one["spec"]["template"]
         for _, one in objects()
         if one["kind"] in ("StatefulSet", "Deployment", "Job")
         and one["metadata"]["labels"]["app.kubernetes.io/component"] == component
     ]
-    spec: dict[str, Any] = found["spec"]
-    return spec
+    made: dict[str, Any] = found
+    return made
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -48,6 +58,16 @@ def pod(component: str) -> dict[str, Any]:
 def test_kubernetes_would_take_it(name: str, one: dict[str, Any], version: str) -> None:
     assert name
     kubernetes_validate.validate(one, version, strict=True)  # raises what is wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "one"), objects(monitoring=True), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_prometheus_operator_would_take_it(name: str, one: dict[str, Any]) -> None:
+    assert name
+    kind: type[BaseModel] = getattr(prometheus_operator, one["kind"])
+    taken = kind.model_validate(one).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert taken == one  # a name that the schema does not have is left out
 
 
 def test_each_folder_names_every_file_in_it() -> None:
@@ -84,15 +104,19 @@ def test_a_pod_is_hardened(component: str) -> None:
 
 @pytest.mark.parametrize("component", ["web", "worker", "beat"])
 def test_what_alerts_count_is_scraped_under_the_job_that_they_ask_for(component: str) -> None:
-    monitor = yaml.safe_load((FOLDER / "monitoring" / "pod-monitor.yaml").read_text(encoding="utf-8"))["spec"]
-    (selected,) = monitor["selector"]["matchExpressions"]
-    assert component in selected["values"]
+    of_kind = {one["kind"]: one for _, one in objects(monitoring=True)}
+    (service,) = [one for name, one in objects() if name.startswith("monitoring/")]
+    assert service["spec"]["clusterIP"] == "None"  # so that each pod is an address of its own
+    assert of_kind["ServiceMonitor"]["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= template(component)["metadata"]["labels"].items()
     (container,) = pod(component)["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    (scraped,) = [one for one in monitor["podMetricsEndpoints"] if one["port"] in ports]
+    served = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
+    (scraped,) = [one for one in of_kind["ServiceMonitor"]["spec"]["endpoints"] if served[one["port"]] in ports]
     assert scraped["relabelings"] == [{"targetLabel": "job", "replacement": "cardsync"}]
     assert 'up{job="cardsync"}' in (FOLDER.parent / "prometheus" / "rules.yaml").read_text(encoding="utf-8")
-    assert str(ports[scraped["port"]]) in container["args"]
+    port = ports[served[scraped["port"]]]
+    assert str(port) in container["args"]
     admitted = [
         allowed["port"]
         for _, one in objects()
@@ -100,7 +124,7 @@ def test_what_alerts_count_is_scraped_under_the_job_that_they_ask_for(component:
         for rule in one["spec"]["ingress"]
         for allowed in rule["ports"]
     ]
-    assert ports[scraped["port"]] in admitted
+    assert port in admitted
 
 
 def _is_for(selector: dict[str, Any], component: str) -> bool:
@@ -185,49 +209,9 @@ def test_only_settings_stand_in_the_overlay() -> None:
     assert {literal.partition("=")[0] for literal in settings["literals"]} <= set(NAMES.values())
 
 
-# What the operator's definitions take (monitoring.coreos.com/v1): each field of a PrometheusRule, and the form of a duration.
-DURATION: Final = re.compile(
-    r"(0|(([0-9]+)y)?(([0-9]+)w)?(([0-9]+)d)?(([0-9]+)h)?(([0-9]+)m)?(([0-9]+)s)?(([0-9]+)ms)?)"
-)
-# And of a PodMonitor, as far as ours needs it.
-OF_A_MONITOR: Final = {"podMetricsEndpoints", "selector"}
-OF_A_POD: Final = {"interval", "path", "port", "relabelings", "scheme", "scrapeTimeout"}
-OF_A_RELABELING: Final = {"action", "regex", "replacement", "separator", "sourceLabels", "targetLabel"}
-OF_AN_EXPRESSION: Final = {"key", "operator", "values"}
-OF_A_GROUP: Final = {"name", "interval", "labels", "limit", "partial_response_strategy", "query_offset", "rules"}
-OF_A_RULE: Final = {"alert", "annotations", "expr", "for", "keep_firing_for", "labels", "record"}
-
-
-def test_the_operator_would_take_the_rules_which_are_those_of_prometheus() -> None:
-    rule = yaml.safe_load((FOLDER / "monitoring" / "prometheus-rule.yaml").read_text(encoding="utf-8"))
+def test_the_rules_are_those_of_prometheus() -> None:
+    (rule,) = [one for _, one in objects(monitoring=True) if one["kind"] == "PrometheusRule"]
     assert rule["spec"] == yaml.safe_load((FOLDER.parent / "prometheus" / "rules.yaml").read_text(encoding="utf-8"))
-    assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
-    groups = rule["spec"]["groups"]
-    assert rule["spec"].keys() == {"groups"}
-    assert len({group["name"] for group in groups}) == len(groups) > 1
-    for group in groups:
-        assert group.keys() <= OF_A_GROUP
-        assert group["name"]
-        for one in group["rules"]:
-            assert one.keys() <= OF_A_RULE
-            assert isinstance(one["expr"], (str, int))
-            assert ("alert" in one) is not ("record" in one)
-            assert all(
-                isinstance(said, str) for kind in ("labels", "annotations") for said in one.get(kind, {}).values()
-            )
-            durations = [one[name] for name in ("for", "keep_firing_for") if name in one]
-            assert all(DURATION.fullmatch(duration) for duration in durations)
-
-
-def test_the_operator_would_take_the_monitor() -> None:
-    monitor = yaml.safe_load((FOLDER / "monitoring" / "pod-monitor.yaml").read_text(encoding="utf-8"))
-    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
-    spec = monitor["spec"]
-    assert spec.keys() == OF_A_MONITOR
-    assert spec["selector"].keys() == {"matchLabels", "matchExpressions"}
-    assert all(one.keys() == OF_AN_EXPRESSION for one in spec["selector"]["matchExpressions"])
-    for endpoint in spec["podMetricsEndpoints"]:
-        assert endpoint.keys() <= OF_A_POD
-        assert isinstance(endpoint["port"], str)  # a port's name; a number would stand under another word
-        assert DURATION.fullmatch(endpoint["interval"])
-        assert all(one.keys() <= OF_A_RELABELING for one in endpoint["relabelings"])
+    names = [group["name"] for group in rule["spec"]["groups"]]
+    assert len(set(names)) == len(names) > 1
+    assert all(("alert" in one) is not ("record" in one) for group in rule["spec"]["groups"] for one in group["rules"])
