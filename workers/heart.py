@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ CLOSE_SECONDS: Final = 1.0
 
 def this_process(kind: Kind) -> Process:
     """This process: its host's name, and its number there."""
-    return Process(kind, socket.gethostname()[:255] or "unnamed", os.getpid())
+    return Process(kind, heartbeats.this_host(), os.getpid())
 
 
 class Pulse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import click
 
 from cardsync.cli import console
@@ -47,7 +45,7 @@ def health(kind: Kind, pid: int | None, as_json: bool) -> None:
 
 
 def _is_asked_for(one: Heartbeat, pid: int | None) -> bool:
-    return one.process.host == socket.gethostname()[:255] and pid in (None, one.process.pid)
+    return one.process.host == heartbeats.this_host() and pid in (None, one.process.pid)
 
 
 def _say(as_json: bool, healthy: bool | None, found: str) -> None:

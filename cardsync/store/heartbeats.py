@@ -12,6 +12,7 @@ the row of one that was killed is forgotten after an hour.
 from __future__ import annotations
 
 import datetime as dt
+import socket
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -54,6 +55,11 @@ class Heartbeat:
     def is_missed(self) -> bool:
         """Whether it is so old that the process must be thought to stand still."""
         return self.seconds_ago > MISSED_AFTER_SECONDS
+
+
+def this_host() -> str:
+    """This host's name, as heartbeats hold it."""
+    return socket.gethostname()[:255] or "unnamed"
 
 
 _BEAT = text("""

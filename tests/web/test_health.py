@@ -144,6 +144,42 @@ def test_a_clock_of_the_webs_own_host_that_is_wrong_is_told_beside_those_of_othe
         assert checks["clock"] == f"this host: {seconds:+d} s against the database's; one.example: -60 s"
 
 
+@pytest.mark.parametrize(
+    ("host", "other_ahead_seconds", "seconds_ago", "expected"),
+    [
+        ("two.example", 0.0, 0.0, (503, "not ready")),
+        ("two.example", 60.0, 0.0, (200, "degraded")),  # the database's clock may be the wrong one
+        ("two.example", 0.0, 31.0, (200, "degraded")),  # nothing else takes notifications
+        (heartbeats.this_host(), 0.0, 0.0, (200, "degraded")),
+    ],
+)
+def test_a_web_is_out_of_service_for_its_clock_only_while_another_hosts_web_takes_the_notifications(
+    make_app: Callable[..., Flask],
+    valkey: EmbeddedValkey,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    other_ahead_seconds: float,
+    seconds_ago: float,
+    expected: tuple[int, str],
+) -> None:
+    with engine.begin() as connection:
+        heartbeats.beat(connection, heartbeats.Process("web", host, 7), here=dt.datetime.now(dt.UTC))
+        connection.execute(
+            text(
+                "UPDATE cardsync.heartbeats SET clock_ahead_seconds = :ahead, at = at - make_interval(secs => :ago)"
+                " WHERE kind = 'web'"
+            ),
+            {"ahead": other_ahead_seconds, "ago": seconds_ago},
+        )
+    monkeypatch.setattr(db, "moment", lambda _: dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60))
+    app = make_app(broker_url=valkey.url)
+    until(lambda: ready(app)[2]["broker"] == "ok", "the broker is asked")
+    status, word, checks = ready(app)
+    assert (status, word) == expected
+    assert checks["clock"].startswith("this host: -60 s against the database's")
+
+
 def test_a_feed_that_went_backwards_is_told(
     make_app: Callable[..., Flask], valkey: EmbeddedValkey, engine: Engine
 ) -> None:

@@ -4,9 +4,10 @@
 Without the broker, Ottu, or the database itself hints are still accepted and nothing is lost. So these parts are reported and do
 not take the process out of service: an orchestrator that removed the process would lose the hints that it wants to save.
 
-A clock of this host that is wrong makes a worker or a beat not ready, and a web only degraded. TLS of a worker and the ticks of a
-beat go by it, and no requests are sent to them: 503 costs nothing there, and stops a rollout to such hosts. A web decides nothing
-by it; and where the database's clock is the wrong one, all webs would be taken out of service at once.
+A clock of this host that is wrong makes a worker or a beat not ready: TLS of a worker and the ticks of a beat go by it, and no
+requests are sent to them, so that 503 costs nothing and stops a rollout to such hosts. It makes a web not ready while a web of
+another host, whose clock agrees with the database's, is at work and takes the hints. Otherwise that web is degraded: it decides
+nothing by its clock, and where the database's clock is the wrong one, all webs would be taken out of service at once.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _ADVICE: Final[dict[gate.Reason, str]] = {
 # There only where something is wrong with it.
 WARNINGS: Final = frozenset(("sweep", "feed", "calls", "brake", "clock", *heartbeats.KINDS))
 _OWN_CLOCK: Final = "this host: "  # where the check of clocks begins so, this host's is wrong
+_ANOTHER_IS_RIGHT: Final = ", and right on another web's host"
 _UNKNOWN: Final = "unknown: the database does not answer"
 
 
@@ -70,6 +72,7 @@ def blueprint(services: Services) -> Blueprint:
             checks["broker"] = "signs us in, but the last bell did not go through"
         away = checks["database"] != OK
         ready = all(checks[name] == OK for name in (("spool",) if away else NEEDED))
+        ready = ready and _ANOTHER_IS_RIGHT not in checks.get("clock", "")
         return _answer(checks, ready=ready, parts=("database", "spool", "broker"))
 
     return made
@@ -198,15 +201,22 @@ def _processes(found: list[heartbeats.Heartbeat]) -> dict[str, str]:
 
 
 def _clocks(found: list[heartbeats.Heartbeat], connection: Connection) -> dict[str, str]:
-    """What there is to say of this host's clock and of those of workers and beats, against the database's.
+    """What there is to say of this host's clock and of those of other processes at work, against the database's.
 
     No decision compares two of them; what is wrong with them, others rely on.
     """
     wrong = [f"{one.process.host}: {one.clock_ahead_seconds:+.0f} s" for one in heartbeats.wrong_clocks(found)]
     ahead_seconds = (dt.datetime.now(dt.UTC) - db.moment(connection)).total_seconds()
     if abs(ahead_seconds) > heartbeats.CLOCK_SECONDS:
-        wrong.insert(0, f"{_OWN_CLOCK}{ahead_seconds:+.0f} s against the database's")
+        another = _ANOTHER_IS_RIGHT if _is_right_elsewhere(found) else ""
+        wrong.insert(0, f"{_OWN_CLOCK}{ahead_seconds:+.0f} s against the database's{another}")
     return {"clock": "; ".join(wrong[:3])} if wrong else {}
+
+
+def _is_right_elsewhere(found: list[heartbeats.Heartbeat]) -> bool:
+    """Whether a web is at work on another host whose clock agrees with the database's: of the three ours is the wrong one."""
+    webs = [one for one in found if one.process.kind == "web" and not one.is_missed]
+    return any(one.process.host != heartbeats.this_host() and one not in heartbeats.wrong_clocks(webs) for one in webs)
 
 
 def _calls(state: GateState) -> str:
