@@ -14,7 +14,8 @@ ARGS ?=
 JOBS ?= 3
 UPGRADE ?=
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PIP_OPTIONS := --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip $(PIP_OPTIONS)
 
 # A Python that really runs: a version manager's shim may be on PATH for a version that is switched off, and Debian's
 # python3 lacks ensurepip until python3-venv is installed.
@@ -30,15 +31,6 @@ endef
 
 # A .venv whose Python has been removed or upgraded away is none: it is made again by the next target that needs it.
 IS_STALE := $(shell test ! -L $(BIN)/python || test -x $(BIN)/python || echo yes)
-
-# pip is silent or says three lines a package. This says on a terminal how far it is, and elsewhere nothing but errors.
-define show_progress
-awk -v total="$$total" -v terminal="$$([ -t 2 ] && echo yes)" ' \
-    /^Collecting/ && terminal { printf "\r  %d of %d packages", ++n, total; fflush() } \
-    /^Installing collected/ && terminal { printf "\r  %d packages, unpacking ... ", total; fflush() } \
-    /^(ERROR|WARNING: Retrying|pip failed)/ { printf "\n%s\n", $$0; failed = /^(ERROR|pip failed)/ || failed } \
-    END { if (terminal) printf "\r%40s\r", ""; exit failed }'
-endef
 
 .PHONY: stale help dev test deploy-test lint fmt types check audit clients soak bench fuzz translations screenshots docs lock build clean
 
@@ -148,16 +140,18 @@ clean: ## remove what was installed and built; the data of `make dev` (.cardsync
 	rm -rf .venv dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 # Each stamp says: this set is installed, as the lock file has it. An interrupted installation leaves none. Modules are compiled when
-# they are first imported, by processes that start side by side, not by pip one after another.
+# they are first imported, by processes that start side by side; ours before, since what installs uses one core. Where Python has a pip
+# that can install for another Python, that is faster than to put its own into .venv first.
+INSTALLER := install -qq --require-hashes --no-deps --only-binary :all: -r requirements/installer.txt
 .venv/.made: requirements/installer.txt $(if $(IS_STALE),stale)
-	@python=$$($(pick_python)) && echo "Making .venv with $$("$$python" -V)" && "$$python" -m venv --clear .venv
-	@$(PIP) install -qq --require-hashes --no-deps --only-binary :all: -r requirements/installer.txt \
-	    || echo "The pip of this Python stays, and takes longer"
+	@python=$$($(pick_python)) && echo "Making .venv with $$("$$python" -V)" && rm -rf .venv && \
+	{ "$$python" -m compileall -qq cardsync workers & } && \
+	if "$$python" -m venv --without-pip .venv && "$$python" -m pip --python $(BIN)/python $(PIP_OPTIONS) $(INSTALLER) 2>/dev/null; \
+	then :; else "$$python" -m venv --clear .venv || exit 1; $(PIP) $(INSTALLER) || \
+	    echo "There is no uv for this machine, so pip installs: that takes longer."; fi; wait
 	@touch $@
 
-.venv/.dev .venv/.test .venv/.bench .venv/.fuzz .venv/.docs: .venv/.%: requirements/%.txt pyproject.toml .venv/.made
-	@total=$$(grep -c '==' requirements/$*.txt); echo "Installing requirements/$*.txt ($$total packages)"; \
-	{ $(PIP) install --no-compile --progress-bar off --require-hashes --no-deps --only-binary :all: -r requirements/$*.txt 2>&1 \
-	    || echo "pip failed"; } | $(show_progress)
+.venv/.dev .venv/.test .venv/.bench .venv/.fuzz .venv/.docs: .venv/.%: requirements/%.txt requirements/install.py pyproject.toml .venv/.made
+	@$(BIN)/python requirements/install.py requirements/$*.txt
 	@$(PIP) install -qq --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
