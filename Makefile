@@ -151,7 +151,8 @@ INSTALLER := install -qq --require-hashes --no-deps --only-binary :all: -r requi
 	    echo "There is no uv for this machine, so pip installs: that takes longer."; fi; wait
 	@touch $@
 
+EDITABLE := --no-deps --no-build-isolation --no-index --editable .
 .venv/.dev .venv/.test .venv/.bench .venv/.fuzz .venv/.docs: .venv/.%: requirements/%.txt requirements/install.py pyproject.toml .venv/.made
 	@$(BIN)/python requirements/install.py requirements/$*.txt
-	@$(PIP) install -qq --no-deps --no-build-isolation --no-index --editable .
+	@$(BIN)/uv -q pip install --python $(BIN)/python --offline --reinstall $(EDITABLE) 2>/dev/null || $(PIP) install -qq $(EDITABLE)
 	@touch $@
