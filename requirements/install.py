@@ -34,27 +34,10 @@ VARIABLES: Final = {
     "default-timeout": ("UV_HTTP_TIMEOUT",),
 }
 # What bears neither on where a package comes from nor on which: its hash says which, so that a constraint has nothing to choose.
-NO_MATTER: Final = {
-    *(
-        "break-system-packages",
-        "cache-dir",
-        "constraint",
-        "disable-pip-version-check",
-        "no-cache-dir",
-        "no-color",
-        "no-compile",
-    ),
-    *(
-        "no-input",
-        "no-python-version-warning",
-        "no-warn-script-location",
-        "prefer-binary",
-        "progress-bar",
-        "quiet",
-        "retries",
-    ),
-    *("require-virtualenv", "root-user-action", "verbose"),
-}
+OUTPUT: Final = {"disable-pip-version-check", "no-color", "no-input", "progress-bar", "quiet", "verbose"}
+WARNINGS: Final = {"no-python-version-warning", "no-warn-script-location", "root-user-action"}
+WHERE_TO: Final = {"break-system-packages", "cache-dir", "no-cache-dir", "no-compile", "require-virtualenv"}
+NO_MATTER: Final = {"constraint", "prefer-binary", "retries"} | OUTPUT | WARNINGS | WHERE_TO
 _SECTIONS: Final = ("global", "install", ":env:")  # what stands in a later one counts
 _LINE: Final = re.compile(r"(?P<section>[^.=]+)\.(?P<name>[^=]+)=(?P<value>.*)")
 LINES: Final = 20  # of what it said, if it failed
@@ -66,15 +49,8 @@ def main(lock: Path) -> int:
     print(f"Installing {lock} ({total} packages)", flush=True)
     uv, told = Path(sys.executable).with_name("uv"), for_uv(pip_configuration())
     if uv.exists() and told is not None:
-        arguments = (
-            "--python",
-            sys.executable,
-            "--index-strategy",
-            "unsafe-best-match",
-            *BY_HASH,
-            "--requirements",
-            str(lock),
-        )
+        as_pip_chooses = ("--python", sys.executable, "--index-strategy", "unsafe-best-match")
+        arguments = (*as_pip_chooses, *BY_HASH, "--requirements", str(lock))
         if _run((str(uv), "pip", "install", *arguments), {**os.environ, **told}) == 0:
             return 0
         print("uv could not do it, so pip does: that takes longer.", flush=True)

@@ -98,7 +98,7 @@ def test_a_disabled_endpoint_is_told_once_and_once_that_somebody_enabled_or_remo
         endpoints.add(shop.worker, NewEndpoint(name, f"https://{name}.example.test", "changes"), RING)
     shop.execute(
         "UPDATE cardsync.endpoints SET status = 'disabled', disabled_because = 'gone', disabled_at = now()"
-    )  # as a worker does whom the endpoint answered 410
+    )  # as a worker does after the endpoint answered 410
     assert look(late) == [("endpoint_disabled", "error", "feed"), ("endpoint_disabled", "error", "orders")]
     with shop.worker.begin() as connection:
         rows_of_endpoints.enable(connection, "feed")
